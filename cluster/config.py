@@ -1,0 +1,232 @@
+"""The YAML's ``args``: models, encoders, limits. Validated once, at the edge; unknown keys are errors.
+
+Serve's own sections of the same file (``deployments``: resources, replicas, autoscaling) stay Serve's: they can be changed
+on a running cluster, while a change of ``args`` restarts the application. ``deployments/check.py`` checks those.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cluster.errors import ConfigError, nearest
+from cluster.types import PoolingType
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+
+
+class Strict(BaseModel):
+    """Base of all configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Wiring(enum.StrEnum):
+    """How the stages are deployed."""
+
+    FUSED = "fused"
+    SPLIT = "split"
+
+
+class Truncate(enum.StrEnum):
+    """What happens to an input that is longer than the model takes."""
+
+    NONE = "none"
+    END = "end"
+    START = "start"
+
+
+class Activation(enum.StrEnum):
+    """What is applied to the classification head's outputs."""
+
+    NONE = "none"
+    SIGMOID = "sigmoid"
+    SOFTMAX = "softmax"
+
+
+class ModelConfig(Strict):
+    """One model: where its GGUF comes from, and the facts of it that change vectors.
+
+    Attributes:
+        source: ``package:all-minilm-l6-v2``, ``hf://org/repo/file.gguf@revision`` or a path.
+        sha256: refuse a file with another digest.
+        quantisation: type of the converted tensors (packaged models only).
+        aliases: further names that requests may use.
+        default_pooling: where a request names none; otherwise the one the model was trained for.
+        prompts: ``input_type`` or ``prompt_name`` → text set before the input.
+        append_eos: add (or leave out) the end token; None follows the GGUF.
+        parse_special: whether input text may spell special tokens.
+        truncate: where a request does not say.
+        dimensions: the Matryoshka dimensions that may be asked for; None allows any up to the model's.
+        score_activation: applied to the head's outputs where the answer is to be in [0, 1]; None chooses by the graph.
+        max_tokens: cap on a sequence's length, below the model's own.
+    """
+
+    source: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    quantisation: Literal["f32", "f16", "q8_0"] = "f16"
+    aliases: tuple[str, ...] = ()
+    default_pooling: PoolingType | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)
+    append_eos: bool | None = None
+    parse_special: bool = False
+    truncate: Truncate = Truncate.NONE
+    dimensions: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    score_activation: Activation | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
+class EncoderConfig(Strict):
+    """One encoder deployment: a model's weights in a process, and the pooling types it answers.
+
+    Attributes:
+        model: name in ``models``.
+        pooling: the pooling types that it answers; None: all that the model can.
+        weight: its share of a route that several encoders answer.
+        engine: ``llama``, or ``fake`` for tests of everything but numbers.
+        micro_batch_tokens: tokens of one llama.cpp call.
+        context_tokens: longest sequence; None: the model's.
+        threads: CPU threads of one replica; None: the CPUs of the machine, or the replica's ``num_cpus`` if ≥ 1.
+        gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
+        flash_attention: ``auto`` leaves the choice to llama.cpp.
+        headless: run the derived body that has no vocabulary (see ``cluster.models.headless``).
+        calibrate: find the fastest micro-batch at start-up and keep it in the cache directory.
+        fake_seconds_per_token: cost of the fake engine.
+    """
+
+    model: str
+    pooling: tuple[PoolingType, ...] | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    engine: Literal["llama", "fake"] = "llama"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 256
+    context_tokens: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    gpu_layers: Annotated[int, Field(ge=-1)] = 0
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    headless: bool = False
+    calibrate: bool = False
+    fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Limits(Strict):
+    """Limits of one request; None is no limit."""
+
+    max_body_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    max_items: Annotated[int, Field(ge=1)] = 50_000
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_queued_tokens: Annotated[int, Field(ge=1)] = 2_000_000
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+
+
+class ApiKeysConfig(Strict):
+    """Where API keys come from. Without either, no key is asked for.
+
+    Attributes:
+        file: YAML or JSON list of ``{id, sha256, models?, max_items?}``.
+        environment: name of a variable that holds the same list, or ``id:key`` pairs separated by commas.
+    """
+
+    file: str | None = None
+    environment: str | None = None
+
+
+class BatchingConfig(Strict):
+    """Natural batching between stages.
+
+    Attributes:
+        message_tokens: cap on the tokens of one message to an encoder.
+        message_items: cap on its items.
+        outstanding: messages in flight per encoder replica and lane; the rest coalesces meanwhile.
+        bulk_items: a request with more items goes to the bulk lane, unless it says otherwise.
+        bulk_tokens: the same by its tokens.
+        shares: of the interactive and of the bulk lane where both wait.
+        deduplicate: equal items in flight are encoded once.
+        result_cache_bytes: size of the result cache; 0 is off.
+    """
+
+    message_tokens: Annotated[int, Field(ge=1)] = 8192
+    message_items: Annotated[int, Field(ge=1)] = 1024
+    outstanding: Annotated[int, Field(ge=1)] = 2
+    bulk_items: Annotated[int, Field(ge=1)] = 8
+    bulk_tokens: Annotated[int, Field(ge=1)] = 4096
+    shares: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 1)
+    deduplicate: bool = True
+    result_cache_bytes: Annotated[int, Field(ge=0)] = 0
+
+
+class PoolhouseConfig(Strict):
+    """The whole of ``args``."""
+
+    wiring: Wiring = Wiring.FUSED
+    default_model: str | None = None
+    models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    encoders: Annotated[dict[Name, EncoderConfig], Field(min_length=1)]
+    limits: Limits = Limits()
+    api_keys: ApiKeysConfig = ApiKeysConfig()
+    batching: BatchingConfig = BatchingConfig()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        for name, encoder in self.encoders.items():
+            if encoder.model not in self.models:
+                raise ValueError(
+                    f"encoders.{name}.model is {encoder.model!r}, which is not under models"
+                    f"{nearest(encoder.model, self.models)}; models has: {', '.join(self.models)}"
+                )
+        used = {encoder.model for encoder in self.encoders.values()}
+        for name in self.models:
+            if name not in used:
+                raise ValueError(f"models.{name} is served by no encoder; add one under encoders or remove the model")
+        if self.default_model is not None and self.default_model not in self.models:
+            raise ValueError(
+                f"default_model is {self.default_model!r}, which is not under models"
+                f"{nearest(self.default_model, self.models)}; models has: {', '.join(self.models)}"
+            )
+        seen: dict[str, str] = {name: name for name in self.models}
+        for name, model in self.models.items():
+            for alias in model.aliases:
+                if seen.setdefault(alias, name) != name:
+                    raise ValueError(f"models.{name}.aliases: {alias!r} already names the model {seen[alias]!r}")
+        return self
+
+    @property
+    def default_model_name(self) -> str:
+        """The model of a request that names none: ``default_model``, else the first."""
+        return self.default_model or next(iter(self.models))
+
+
+def parse_config(args: object) -> PoolhouseConfig:
+    """Validate ``args`` of the YAML.
+
+    Raises:
+        ConfigError: one line for each fault, each with the key, the reason and, for an unknown key, the nearest valid one.
+    """
+    try:
+        return PoolhouseConfig.model_validate(args)
+    except ValidationError as error:
+        lines = [_fault(dict(fault), args) for fault in error.errors(include_url=False)]
+        raise ConfigError("the configuration is not valid:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _fault(fault: dict[str, Any], args: object) -> str:
+    location = tuple(fault["loc"])
+    key = ".".join(str(part) for part in location) or "args"
+    if fault["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        return f"{key}: unknown key{nearest(str(location[-1]), valid)}; valid here: {', '.join(sorted(valid))}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return message if fault["type"] == "value_error" else f"{key}: {message} (got {fault.get('input')!r:.80})"
+
+
+def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[Strict]] = {
+        "models": ModelConfig,
+        "encoders": EncoderConfig,
+        "limits": Limits,
+        "api_keys": ApiKeysConfig,
+        "batching": BatchingConfig,
+    }
+    section = sections.get(str(location[0]), PoolhouseConfig) if location else PoolhouseConfig
+    return list(section.model_fields)

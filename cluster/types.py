@@ -1,0 +1,255 @@
+"""The types that every stage shares: pooling types, lanes, model facts and the packed messages between stages.
+
+A packed message holds all its items' numbers in a few flat arrays plus offsets: ragged, unpadded, with no Python object
+for a token. What belongs to one HTTP request is kept once (``RequestFacts``) and items point at it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.errors import PoolhouseError
+
+MESSAGE_VERSION = 1
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+class PoolingType(enum.StrEnum):
+    """llama.cpp's five pooling types, and ``weighted``, which is ours (see ``cluster.pooling``)."""
+
+    NONE = "none"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
+    WEIGHTED = "weighted"
+
+    @property
+    def code(self) -> int:
+        """The number that stands for this pooling type in a packed message."""
+        return _CODES[self]
+
+
+_ORDER = tuple(PoolingType)
+_CODES = {pooling: code for code, pooling in enumerate(_ORDER)}
+
+
+def pooling_of(code: int) -> PoolingType:
+    """Return the pooling type that ``code`` stands for."""
+    return _ORDER[code]
+
+
+class Lane(enum.StrEnum):
+    """The two queues of every stage: short interactive requests do not wait behind bulk ingest."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a GGUF says of itself.
+
+    Attributes:
+        architecture: llama.cpp's name of the graph (``bert``, ``qwen3``).
+        causal: a token sees only those before it.
+        dimensions: width of a hidden state.
+        context_tokens: the longest sequence the model was trained for.
+        vocabulary_size: valid token ids are ``0 … vocabulary_size - 1``.
+        trained_pooling: the pooling type in the GGUF, or None where it names none.
+        labels: names of the classification head's outputs; empty without a head.
+        pooling_types: those that the model can honestly answer.
+        refused: for each other pooling type, why not.
+    """
+
+    architecture: str
+    causal: bool
+    dimensions: int
+    layers: int
+    context_tokens: int
+    vocabulary_size: int
+    trained_pooling: PoolingType | None = None
+    labels: tuple[str, ...] = ()
+    pooling_types: tuple[PoolingType, ...] = ()
+    refused: dict[PoolingType, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the stages know of one HTTP request.
+
+    ``remaining_s`` is a duration, not a point in time, since the clocks of two machines differ; a stage that holds work
+    for a while subtracts that while before it sends the work on.
+    """
+
+    request_id: str
+    lane: Lane = Lane.INTERACTIVE
+    remaining_s: float | None = None
+    trace: str | None = None
+
+
+@dataclass(slots=True)
+class TokenBatch:
+    """Packed token sequences, the message from the tokenizer to an encoder.
+
+    Attributes:
+        fingerprint: of the model and all settings that change vectors.
+        token_ids: int32 ``[total_tokens]``.
+        offsets: int64 ``[n + 1]``; item i is ``token_ids[offsets[i]:offsets[i + 1]]``.
+        pooling: uint8 ``[n]``, ``PoolingType.code``.
+        second_segment: int32 ``[n]``, where in the item a pair's second text begins; -1 for single texts.
+        cut_tokens: int32 ``[n]``, how many tokens truncation removed.
+        owner: int32 ``[n]``, index into ``requests``.
+        errors: item index → its own error. Such an item has no tokens, and the encoder passes it by.
+    """
+
+    fingerprint: str
+    token_ids: Int32
+    offsets: Int64
+    pooling: UInt8
+    second_segment: Int32
+    cut_tokens: Int32
+    owner: Int32
+    requests: list[RequestFacts]
+    errors: dict[int, PoolhouseError] = field(default_factory=dict)
+    version: int = MESSAGE_VERSION
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64:
+        """Tokens of each item, int64 ``[n]``."""
+        return np.diff(self.offsets)
+
+    def ids(self, item: int) -> Int32:
+        """Token ids of one item, a view."""
+        return self.token_ids[self.offsets[item] : self.offsets[item + 1]]
+
+    def select(self, items: Sequence[int]) -> TokenBatch:
+        """Return a message of some of the items, in the order given."""
+        index = np.asarray(items, dtype=np.int64)
+        lengths = self.lengths[index]
+        parts = [self.ids(int(i)) for i in index]
+        return TokenBatch(
+            fingerprint=self.fingerprint,
+            token_ids=np.concatenate(parts) if parts else self.token_ids[:0],
+            offsets=offsets_of(lengths),
+            pooling=self.pooling[index],
+            second_segment=self.second_segment[index],
+            cut_tokens=self.cut_tokens[index],
+            owner=self.owner[index],
+            requests=self.requests,
+            errors={new: self.errors[int(old)] for new, old in enumerate(index) if int(old) in self.errors},
+            version=self.version,
+        )
+
+    @staticmethod
+    def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+        """Return one message with the items of all; they must be of one model (one fingerprint)."""
+        if len(batches) == 1:
+            return batches[0]
+        errors: dict[int, PoolhouseError] = {}
+        requests: list[RequestFacts] = []
+        owners: list[Int32] = []
+        first_item = 0
+        for batch in batches:
+            errors.update({first_item + item: error for item, error in batch.errors.items()})
+            owners.append((batch.owner + len(requests)).astype(np.int32))
+            requests.extend(batch.requests)
+            first_item += len(batch)
+        return TokenBatch(
+            fingerprint=batches[0].fingerprint,
+            token_ids=np.concatenate([batch.token_ids for batch in batches]),
+            offsets=offsets_of(np.concatenate([batch.lengths for batch in batches])),
+            pooling=np.concatenate([batch.pooling for batch in batches]),
+            second_segment=np.concatenate([batch.second_segment for batch in batches]),
+            cut_tokens=np.concatenate([batch.cut_tokens for batch in batches]),
+            owner=np.concatenate(owners),
+            requests=requests,
+            errors=errors,
+        )
+
+
+@dataclass(slots=True)
+class VectorBatch:
+    """Packed results of an encoder: a vector, a token matrix or a row of scores for each item.
+
+    Attributes:
+        values: float32 ``[total]``, all rows of all items one after the other.
+        offsets: int64 ``[n + 1]`` into ``values``.
+        widths: int32 ``[n]``, columns of the item: the model's dimensions, or its number of labels for rank.
+        errors: item index → its own error; such an item has no values.
+        encoded_tokens: tokens the engine computed for this message, duplicates not counted.
+        encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
+    """
+
+    fingerprint: str
+    values: Float32
+    offsets: Int64
+    widths: Int32
+    errors: dict[int, PoolhouseError] = field(default_factory=dict)
+    encoded_tokens: int = 0
+    encode_s: float = 0.0
+    queue_s: float = 0.0
+    version: int = MESSAGE_VERSION
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self, item: int) -> Float32:
+        """One item's rows, float32 ``[rows, width]``, a view; one row for everything but ``none``."""
+        flat = self.values[self.offsets[item] : self.offsets[item + 1]]
+        return flat.reshape(-1, int(self.widths[item]))
+
+    def select(self, items: Sequence[int]) -> VectorBatch:
+        """Return a message of some of the items, in the order given."""
+        parts = [self.values[self.offsets[i] : self.offsets[i + 1]] for i in items]
+        return VectorBatch(
+            fingerprint=self.fingerprint,
+            values=np.concatenate(parts) if parts else self.values[:0],
+            offsets=offsets_of([len(part) for part in parts]),
+            widths=self.widths[np.asarray(items, dtype=np.int64)],
+            errors={new: self.errors[old] for new, old in enumerate(items) if old in self.errors},
+            encoded_tokens=self.encoded_tokens,
+            encode_s=self.encode_s,
+            queue_s=self.queue_s,
+            version=self.version,
+        )
+
+    @staticmethod
+    def concatenate(batches: Sequence[VectorBatch]) -> VectorBatch:
+        """Return one message with the items of all, in order."""
+        if len(batches) == 1:
+            return batches[0]
+        errors: dict[int, PoolhouseError] = {}
+        first_item = 0
+        for batch in batches:
+            errors.update({first_item + item: error for item, error in batch.errors.items()})
+            first_item += len(batch)
+        return VectorBatch(
+            fingerprint=batches[0].fingerprint,
+            values=np.concatenate([batch.values for batch in batches]),
+            offsets=offsets_of(np.concatenate([np.diff(batch.offsets) for batch in batches])),
+            widths=np.concatenate([batch.widths for batch in batches]),
+            errors=errors,
+            encoded_tokens=sum(batch.encoded_tokens for batch in batches),
+            encode_s=sum(batch.encode_s for batch in batches),
+            queue_s=max(batch.queue_s for batch in batches),
+        )
+
+
+def offsets_of(lengths: Sequence[int] | Int64) -> Int64:
+    """Return int64 ``[n + 1]`` offsets of items that have these lengths."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
