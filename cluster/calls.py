@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Literal
 
 from cluster.config import Truncate
-from cluster.errors import PoolhouseError
 from cluster.types import Lane, PoolingType
 
 Input = str | list[int] | list[str | int]
@@ -20,7 +18,7 @@ Input = str | list[int] | list[str | int]
 class Encoding(enum.StrEnum):
     """How an item's numbers are printed."""
 
-    JSON = "json"
+    JSON = "float"
     BASE64 = "base64"
     RAW = "raw"
 
@@ -91,9 +89,6 @@ class EmbedAnswer:
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
-ScoreType = Literal["logit", "probability", "tanh", "cosine", "maxsim"]
-
-
 @dataclass(slots=True)
 class TokenizeCall:
     """A request for the ids of a text."""
@@ -103,10 +98,3 @@ class TokenizeCall:
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
-
-
-@dataclass(slots=True)
-class ItemErrors:
-    """All bad items of one request at once."""
-
-    errors: dict[int, PoolhouseError]

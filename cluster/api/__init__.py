@@ -1,0 +1,1 @@
+"""Wire dialects: bytes → call, answer → bytes. One module for each dialect; ``application`` puts them on paths."""

@@ -1,0 +1,194 @@
+"""The HTTP application: which dialect answers on which path.
+
+The paths that carry work are plain Starlette endpoints: the body is parsed once, by the dialect, and the answer is bytes
+already. FastAPI holds them together and serves the description of the API.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from cluster.api import llama_server, openai
+from cluster.api.body import read_json
+from cluster.api.errors import error_body, unexpected_body
+from cluster.api.headers import answer_headers, ignored_fields_header
+from cluster.api.keys import ApiKey, KeyRing, check_model
+from cluster.api.listing import format_info, format_models
+from cluster.api.matrix import format_npy
+from cluster.calls import EmbedCall, Encoding
+from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, PoolhouseError
+from cluster.pipeline import Pipeline
+
+logger = logging.getLogger("poolhouse")
+
+Handler = Callable[[Request, "RequestContext"], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What every handler gets besides the request."""
+
+    request_id: str
+    key: ApiKey | None
+
+
+def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
+    """Build the ASGI application.
+
+    Args:
+        check_ready: raises NotReady while some awake part cannot answer.
+    """
+    paths = _Paths(pipeline, check_ready)
+    application = FastAPI(title="Poolhouse", docs_url=None, redoc_url=None, openapi_url=None)
+    keys = KeyRing.load(pipeline.config.api_keys)
+
+    def add(path: str, method: str, handler: Handler, *, needs_key: bool = True) -> None:
+        application.add_route(path, _guarded(handler, keys if needs_key else None), methods=[method])
+
+    for path in ("/v1/embeddings", "/embeddings", "/embedding"):
+        add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
+    add("/tokenize", "POST", paths.tokenize)
+    add("/detokenize", "POST", paths.detokenize)
+    add("/v1/models", "GET", paths.models)
+    add("/models", "GET", paths.models)
+    add("/info", "GET", paths.info)
+    add("/health", "GET", paths.health, needs_key=False)
+    application.add_exception_handler(HTTPException, _on_http_exception)
+    application.add_exception_handler(Exception, _on_exception)
+    return application
+
+
+class _Paths:
+    def __init__(self, pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> None:
+        self._pipeline = pipeline
+        self._limits = pipeline.config.limits
+        self._check_ready = check_ready
+        self._started_s = int(time.time())
+
+    async def embeddings(self, request: Request, context: RequestContext) -> Response:
+        body = await self._read(request)
+        if body.get("content") is not None and body.get("input") is None:
+            return await self._embed(request, body, context, native=True)
+        return await self._embed(request, body, context, native=False)
+
+    async def native(self, request: Request, context: RequestContext) -> Response:
+        body = await self._read(request)
+        # Real clients post OpenAI's body here, and only OpenAI's body names a model; OpenAI's shape has no token matrices.
+        openai_shaped = body.get("model") is not None and body.get("pooling") != "none" and body.get("content") is None
+        return await self._embed(request, body, context, native=not openai_shaped)
+
+    async def _embed(self, request: Request, body: dict[str, Any], context: RequestContext, native: bool) -> Response:
+        parse = llama_server.parse_native if native else openai.parse_embeddings
+        call, unknown = parse(body, request.headers, self._limits)
+        self._check_key(call, context.key)
+        answer = await self._pipeline.embed(call, context.request_id, request.headers.get("traceparent"))
+        headers = {**answer_headers(answer), **ignored_fields_header(unknown)}
+        if call.options.encoding is Encoding.RAW:
+            content, more = format_npy(answer, call.options.output_type)
+            return Response(content, headers={**headers, **more}, media_type=openai.OCTET_STREAM)
+        if native:
+            content = llama_server.format_native(answer, call.options.encoding is Encoding.BASE64)
+        else:
+            content = openai.format_embeddings(answer, call.options)
+        return Response(content, headers=headers, media_type="application/json")
+
+    async def tokenize(self, request: Request, context: RequestContext) -> Response:
+        call, unknown = llama_server.parse_tokenize(await self._read(request))
+        check_model(context.key, self._pipeline.router.resolve(call.model))
+        tokens = await self._pipeline.tokens(call)
+        content = llama_server.format_tokenize(call, tokens)
+        return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
+
+    async def detokenize(self, request: Request, context: RequestContext) -> Response:
+        model, ids, unknown = llama_server.parse_detokenize(await self._read(request))
+        check_model(context.key, self._pipeline.router.resolve(model))
+        text = await self._pipeline.text(model, ids)
+        content = orjson.dumps({"content": text})
+        return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
+
+    async def models(self, request: Request, context: RequestContext) -> Response:
+        return Response(format_models(self._pipeline, self._started_s), media_type="application/json")
+
+    async def info(self, request: Request, context: RequestContext) -> Response:
+        return Response(format_info(self._pipeline, self._started_s), media_type="application/json")
+
+    async def health(self, request: Request, context: RequestContext) -> Response:
+        await self._check_ready()
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    def _check_key(self, call: EmbedCall, key: ApiKey | None) -> None:
+        check_model(key, self._pipeline.router.resolve(call.model))
+        if key is not None and key.max_items is not None and len(call.inputs) > key.max_items:
+            raise PayloadTooLarge(
+                f"{call.param} has {len(call.inputs)} items and the limit of this API key is {key.max_items}", call.param
+            )
+
+    async def _read(self, request: Request) -> dict[str, Any]:
+        limit = self._limits.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise PayloadTooLarge(f"the body has {declared} bytes and the limit is {limit}; send it in parts")
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit; send it in parts")
+            parts.append(part)
+        return read_json(b"".join(parts), request.headers.get("content-type"), limit)
+
+
+def _guarded(handler: Handler, keys: KeyRing | None) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a handler so that every outcome is an answer in the API's own shape."""
+
+    async def endpoint(request: Request) -> Response:
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        try:
+            key = keys.authenticate(request.headers) if keys is not None else None
+            return await handler(request, RequestContext(request_id, key))
+        except PoolhouseError as error:
+            if error.status >= 500:
+                logger.warning("request %s: %s", request_id, error.message)
+            return _error_response(error)
+        except ClientDisconnect:
+            return _error_response(InvalidRequest("the body ended early"))
+        except Exception:  # noqa: BLE001 - the edge of the server: whatever happened, the client gets an answer
+            logger.exception("request %s failed", request_id)
+            return Response(unexpected_body(request_id), 500, media_type="application/json")
+
+    return endpoint
+
+
+def _error_response(error: PoolhouseError) -> Response:
+    status, content, headers = error_body(error)
+    return Response(content, status, headers=headers, media_type="application/json")
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    known: PoolhouseError
+    if status == 405:
+        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        known = MethodNotAllowed(f"{request.url.path} does not take {request.method}; it takes {allowed or 'another method'}")
+    elif status == 404:
+        known = NotFound(f"there is no path {request.url.path[:200]}; GET /info and the README list those that exist")
+    else:
+        known = InvalidRequest(f"the request cannot be read: {error}")
+    return _error_response(known)
+
+
+async def _on_exception(request: Request, error: Exception) -> Response:
+    request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+    logger.error("request %s failed", request_id, exc_info=error)
+    return Response(unexpected_body(request_id), 500, media_type="application/json")

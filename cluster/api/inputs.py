@@ -1,0 +1,93 @@
+"""The ``input`` of an embeddings request: texts, token ids, and llama-server's mixed forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.api.body import describe
+from cluster.calls import Input
+from cluster.errors import InvalidRequest, PayloadTooLarge, PoolhouseError
+
+_SHOWN = 16
+
+
+def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
+    """Return one entry for each sequence to encode.
+
+    A string is one text, a list of integers one sequence of token ids, a list of both one mixed prompt (llama-server's
+    form); a list of any of these is as many. ``{"prompt_string": …}`` and ``{"content": [{"type": "text", …}]}`` are texts.
+
+    Raises:
+        InvalidRequest: names every bad item at once.
+        PayloadTooLarge: more items than the limit.
+    """
+    if value is None:
+        raise InvalidRequest(f"{param} is missing; send a string, a list of strings, or token ids", param)
+    if not isinstance(value, list):
+        return [_item(value, param)]
+    if not value:
+        raise InvalidRequest(f"{param} is an empty list; send at least one item", param)
+    kinds = set(map(type, value))
+    if kinds == {int} or kinds == {int, str}:
+        return [_item(value, param)]
+    if len(value) > max_items:
+        raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
+    if kinds == {str} and all(value):
+        return list(value)
+    items: list[Input] = []
+    errors: list[tuple[int, PoolhouseError]] = []
+    for index, item in enumerate(value):
+        try:
+            items.append(_item(item, f"{param}[{index}]"))
+        except InvalidRequest as error:
+            errors.append((index, error))
+    if errors:
+        raise _merged(errors, param, len(value))
+    return items
+
+
+def _item(value: Any, where: str) -> Input:
+    if isinstance(value, str):
+        if not value:
+            raise InvalidRequest(f"{where} is an empty string; send at least one character", where)
+        return value
+    if isinstance(value, dict):
+        return _item(_text_of(value, where), where)
+    if isinstance(value, list) and value:
+        kinds = set(map(type, value))
+        if kinds <= {int, str}:
+            numbers = value if kinds == {int} else [part for part in value if type(part) is int]
+            bad = next((number for number in numbers if not 0 <= number < 2**31), None)
+            if bad is not None:
+                raise InvalidRequest(f"{where} has {describe(bad)}, which is no token id", where)
+            if not any(value) and "" in value:
+                raise InvalidRequest(f"{where} has empty strings only; send at least one character", where)
+            return value
+    expected = "a non-empty string, or a non-empty list of token ids"
+    raise InvalidRequest(f"{where} is {'an empty list' if value == [] else describe(value)}; send {expected}", where)
+
+
+def _text_of(value: dict[str, Any], where: str) -> str:
+    if isinstance(value.get("prompt_string"), str):
+        text: str = value["prompt_string"]
+        return text
+    if isinstance(value.get("text"), str):
+        text = value["text"]
+        return text
+    parts = value.get("content")
+    if isinstance(parts, list) and parts:
+        texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type", "text") == "text"]
+        if len(texts) == len(parts) and all(isinstance(text, str) for text in texts):
+            return "".join(str(text) for text in texts)
+    raise InvalidRequest(f'{where} is an object without a text; send {{"prompt_string": "…"}} or a string', where)
+
+
+def _merged(errors: list[tuple[int, PoolhouseError]], param: str, items: int) -> InvalidRequest:
+    if len(errors) == 1:
+        return InvalidRequest(errors[0][1].message, errors[0][1].param)
+    more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+    listed = "; ".join(error.message for _, error in errors[:_SHOWN])
+    return InvalidRequest(
+        f"{len(errors)} of {items} items are bad: {listed}{more}",
+        ", ".join(f"{param}[{index}]" for index, _ in errors[:_SHOWN]) + more,
+    )

@@ -1,0 +1,116 @@
+"""API keys: records of id, SHA-256, models and limits; compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from cluster.config import ApiKeysConfig
+from cluster.errors import ConfigError, PermissionDenied, Unauthorized
+
+
+class ApiKey(BaseModel):
+    """One key. Only its digest is ever stored.
+
+    Attributes:
+        id: names the key in metrics and logs.
+        sha256: hexadecimal digest of the key's text.
+        models: configured names of the models that it may use; None is all.
+        max_items: of one request, below the general limit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    models: tuple[str, ...] | None = None
+    max_items: Annotated[int, Field(ge=1)] | None = None
+
+
+class KeyRing:
+    """All keys of a configuration; without any, every request passes."""
+
+    def __init__(self, keys: tuple[ApiKey, ...]) -> None:
+        self._keys = keys
+
+    @classmethod
+    def load(cls, config: ApiKeysConfig) -> KeyRing:
+        """Read the keys from the file or the environment variable that the configuration names.
+
+        Raises:
+            ConfigError: it cannot be read, or is not a list of keys.
+        """
+        keys: list[ApiKey] = []
+        if config.file is not None:
+            try:
+                keys += _parse(Path(config.file).read_text(encoding="utf-8"), f"api_keys.file {config.file}")
+            except OSError as error:
+                raise ConfigError(f"api_keys.file {config.file} cannot be read: {error.strerror}") from error
+        if config.environment is not None:
+            text = os.environ.get(config.environment)
+            if text is None:
+                raise ConfigError(
+                    f"api_keys.environment names the variable {config.environment}, which is not set; set it or remove the key"
+                )
+            keys += _parse(text, f"the variable {config.environment}")
+        if (config.file or config.environment) and not keys:
+            raise ConfigError("api_keys names a source without a single key, so nobody could use the server; add one")
+        return cls(tuple(keys))
+
+    def authenticate(self, headers: Mapping[str, str]) -> ApiKey | None:
+        """Return the key of a request, None where no keys are configured.
+
+        Raises:
+            Unauthorized: the key is missing or unknown.
+        """
+        if not self._keys:
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            given = headers.get("x-api-key", "")
+        if not given:
+            raise Unauthorized("the API key is missing; send the header Authorization: Bearer KEY")
+        digest = hashlib.sha256(given.strip().encode("utf-8", "replace")).hexdigest()
+        found: ApiKey | None = None
+        # Every key is compared, so that the time taken does not tell which one came close.
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        if found is None:
+            raise Unauthorized("the API key is unknown; check Authorization: Bearer KEY")
+        return found
+
+
+def check_model(key: ApiKey | None, model: str) -> None:
+    """Check that a key may use a model.
+
+    Raises:
+        PermissionDenied: it may not.
+    """
+    if key is not None and key.models is not None and model not in key.models:
+        raise PermissionDenied(
+            f"the API key {key.id!r} may not use the model {model!r}; it may use: {', '.join(key.models)}", "model"
+        )
+
+
+def _parse(text: str, where: str) -> list[ApiKey]:
+    stripped = text.strip()
+    if stripped and stripped[0] not in "[-{":
+        pairs = [pair.partition(":") for pair in stripped.split(",")]
+        if not all(key_id.strip() and key.strip() for key_id, _, key in pairs):
+            raise ConfigError(f"{where} is not a list of id:key pairs separated by commas")
+        return [
+            ApiKey(id=key_id.strip(), sha256=hashlib.sha256(key.strip().encode()).hexdigest())
+            for key_id, _, key in pairs
+        ]
+    try:
+        return TypeAdapter(list[ApiKey]).validate_python(yaml.safe_load(stripped) or [])
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{where} is not a list of {{id, sha256, models?, max_items?}}: {error}") from error

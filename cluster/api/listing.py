@@ -1,0 +1,54 @@
+"""What there is: ``GET /v1/models`` and ``GET /info``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+
+from cluster.pipeline import Pipeline
+
+
+def format_models(pipeline: Pipeline, started_s: int) -> bytes:
+    """Print OpenAI's list of models, each with what it answers."""
+    data = [_model(pipeline, name, started_s) for name in pipeline.config.models]
+    return orjson.dumps({"object": "list", "data": data})
+
+
+def format_info(pipeline: Pipeline, started_s: int) -> bytes:
+    """Print the server's version, wiring, limits and models."""
+    config = pipeline.config
+    return orjson.dumps(
+        {
+            "name": "poolhouse",
+            "version": version("poolhouse"),
+            "wiring": config.wiring,
+            "default_model": config.default_model_name,
+            "limits": config.limits.model_dump(),
+            "models": [_model(pipeline, name, started_s) for name in config.models],
+            "encoders": {
+                name: {"model": encoder.model, "weight": encoder.weight} for name, encoder in config.encoders.items()
+            },
+        }
+    )
+
+
+def _model(pipeline: Pipeline, name: str, started_s: int) -> dict[str, Any]:
+    description = pipeline.descriptions[name]
+    return {
+        "id": name,
+        "object": "model",
+        "created": started_s,
+        "owned_by": "poolhouse",
+        "aliases": pipeline.config.models[name].aliases,
+        "pooling_types": pipeline.router.pooling_types(name),
+        "default_pooling": pipeline.router.default_pooling(name),
+        "refused_pooling_types": {str(pooling): why for pooling, why in description.facts.refused.items()},
+        "dimensions": description.facts.dimensions,
+        "context_length": description.max_tokens,
+        "max_model_len": description.max_tokens,
+        "architecture": description.facts.architecture,
+        "prompts": sorted(pipeline.config.models[name].prompts),
+        "fingerprint": description.fingerprint,
+    }

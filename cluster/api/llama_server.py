@@ -1,0 +1,95 @@
+"""llama-server's own shapes: ``/embedding``, ``/embeddings``, ``/tokenize``, ``/detokenize``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from cluster.api.body import Fields, describe
+from cluster.api.openai import parse_embeddings
+from cluster.calls import EmbedAnswer, EmbedCall, Input, TokenizeCall
+from cluster.config import Limits
+from cluster.errors import InvalidRequest
+
+
+def parse_native(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
+) -> tuple[EmbedCall, list[str]]:
+    """Read ``{"content" | "input": …}``; special-token text in it is parsed, as llama-server does.
+
+    Raises:
+        InvalidRequest: a field has a wrong type or value.
+    """
+    field = "content" if body.get("content") is not None else "input"
+    call, unknown = parse_embeddings(body, headers, limits, input_field=field)
+    if call.parse_special is None:
+        call.parse_special = True
+    call.options.nested = True
+    return call, unknown
+
+
+def format_native(answer: EmbedAnswer, base64: bool) -> bytes:
+    """Print the bare list; ``embedding`` is two-dimensional for every pooling type."""
+    out = []
+    for index, piece in enumerate(answer.pieces):
+        printed = b'"%s"' % piece if base64 else piece
+        out.append(
+            b'{"index":%d,"embedding":%s,"tokens":%d,"truncated_tokens":%d}'
+            % (index, printed, answer.tokens[index], answer.cut_tokens[index])
+        )
+    return b"[" + b",".join(out) + b"]"
+
+
+def parse_tokenize(body: Mapping[str, Any]) -> tuple[TokenizeCall, list[str]]:
+    """Read ``{"content", "add_special": false, "parse_special": true, "with_pieces": false}``.
+
+    Raises:
+        InvalidRequest: a field has a wrong type or value.
+    """
+    fields = Fields(body)
+    call = TokenizeCall(
+        content=_content(fields.raw("content")),
+        model=fields.text("model"),
+        add_special=fields.flag("add_special") or False,
+        parse_special=fields.flag("parse_special") is not False,
+        with_pieces=fields.flag("with_pieces") or False,
+    )
+    return call, fields.unknown()
+
+
+def _content(value: Any) -> Input:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(type(part) is str or (type(part) is int and part >= 0) for part in value):
+        return value
+    raise InvalidRequest(f"content is {describe(value)}; send a string or a list of strings and token ids", "content")
+
+
+def format_tokenize(call: TokenizeCall, tokens: list[tuple[int, bytes]]) -> bytes:
+    """Print ``{"tokens": […]}``; a piece that is not UTF-8 is a list of its bytes."""
+    if not call.with_pieces:
+        return orjson.dumps({"tokens": [token_id for token_id, _ in tokens]})
+    return orjson.dumps({"tokens": [{"id": token_id, "piece": _piece(piece)} for token_id, piece in tokens]})
+
+
+def _piece(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+def parse_detokenize(body: Mapping[str, Any]) -> tuple[str | None, list[int], list[str]]:
+    """Read ``{"tokens": […]}``; returns model, ids and the ignored fields.
+
+    Raises:
+        InvalidRequest: ``tokens`` is not a list of token ids.
+    """
+    fields = Fields(body)
+    model = fields.text("model")
+    ids = fields.raw("tokens")
+    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
+        raise InvalidRequest(f"tokens is {describe(ids)}; send a list of token ids", "tokens")
+    return model, ids, fields.unknown()

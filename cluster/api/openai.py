@@ -1,0 +1,96 @@
+"""OpenAI's ``POST /v1/embeddings``, with Poolhouse's own fields beside OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from cluster.api.body import Fields, describe
+from cluster.api.inputs import parse_inputs
+from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Encoding, OutputType
+from cluster.config import Limits, Truncate
+from cluster.errors import InvalidRequest
+from cluster.types import Lane, PoolingType
+
+OCTET_STREAM = "application/octet-stream"
+
+
+def parse_embeddings(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits, *, input_field: str = "input"
+) -> tuple[EmbedCall, list[str]]:
+    """Return the call, and the names of the fields that were ignored.
+
+    Raises:
+        InvalidRequest: a field has a wrong type or value.
+        PayloadTooLarge: more items than the limit.
+    """
+    fields = Fields(body)
+    fields.ignore("user", "input", "content")
+    encoding = fields.choice("encoding_format", Encoding)
+    if encoding is Encoding.RAW:
+        raise InvalidRequest(f"encoding_format is 'raw'; send float or base64, or accept: {OCTET_STREAM}", "encoding_format")
+    if headers.get("accept", "").startswith(OCTET_STREAM):
+        encoding = Encoding.RAW
+    call = EmbedCall(
+        inputs=parse_inputs(fields.raw(input_field), input_field, limits.max_items),
+        model=fields.text("model"),
+        pooling=fields.choice("pooling", PoolingType),
+        truncate=_truncate(fields),
+        prompt_name=fields.text("prompt_name") or fields.text("input_type"),
+        parse_special=fields.flag("parse_special"),
+        lane=fields.choice("lane", Lane),
+        timeout_s=_timeout_s(fields, headers),
+        options=AnswerOptions(
+            normalize=fields.number("embd_normalize", -1, 1000),
+            dimensions=fields.integer("dimensions", 1),
+            encoding=encoding or Encoding.JSON,
+            output_type=fields.choice("output_dtype", OutputType) or OutputType.FLOAT,
+        ),
+        param=input_field,
+    )
+    return call, fields.unknown()
+
+
+def _truncate(fields: Fields) -> Truncate | None:
+    value = fields.raw("truncate")
+    if isinstance(value, bool):
+        return Truncate.END if value else Truncate.NONE
+    return fields.choice("truncate", Truncate)
+
+
+def _timeout_s(fields: Fields, headers: Mapping[str, str]) -> float | None:
+    given = fields.number("timeout_s", 0.001, 86_400)
+    header = headers.get("x-request-timeout-s")
+    if given is not None or header is None:
+        return given
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 86_400:
+        raise InvalidRequest(f"the header x-request-timeout-s is {describe(header)}; send seconds", "x-request-timeout-s")
+    return seconds
+
+
+def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> bytes:
+    """Print the answer in OpenAI's shape, joined from the items' printed numbers."""
+    base64 = options.encoding is Encoding.BASE64
+    out = [b'{"object":"list","data":[']
+    for index, piece in enumerate(answer.pieces):
+        out.append(b'%s{"object":"embedding","index":%d,"embedding":' % (b"," if index else b"", index))
+        out.append(b'"%s"' % piece if base64 else piece)
+        if base64:
+            shape = ",".join(str(size) for size in answer.shapes[index]).encode()
+            out.append(b',"encoding_format":"base64","shape":[%s]' % shape)
+        out.append(b',"tokens":%d,"truncated_tokens":%d}' % (answer.tokens[index], answer.cut_tokens[index]))
+    total = sum(answer.tokens)
+    tail = {
+        "model": answer.model,
+        "usage": {"prompt_tokens": total, "total_tokens": total},
+        "pooling": answer.pooling,
+        "fingerprint": answer.fingerprint,
+    }
+    out.append(b"]," + orjson.dumps(tail)[1:])
+    return b"".join(out)

@@ -1,0 +1,109 @@
+"""Builds the stages that a configuration names. Each process calls for the ones that it hosts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cluster.batching.encoder import Encoder
+from cluster.config import PoolhouseConfig
+from cluster.engine import load_engine, load_vocabulary
+from cluster.engine.fake import fake_facts
+from cluster.errors import EngineError, ModelLoadError
+from cluster.models import resolve
+from cluster.models.fingerprint import fingerprint, gguf_sha256
+from cluster.models.inspect import inspect_gguf
+from cluster.pipeline import ModelDescription
+from cluster.routing import encoder_pooling_types
+from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
+from cluster.types import ModelFacts, PoolingType, RequestFacts
+
+logger = logging.getLogger("poolhouse")
+
+KNOWN_TEXT = "The capital of China is Beijing."
+
+
+def load_facts(config: PoolhouseConfig, model: str) -> tuple[Path | None, ModelFacts, str]:
+    """Return a model's file (None for the fake engine), its facts and its fingerprint."""
+    model_config = config.models[model]
+    if _engine_of(config, model) == "fake":
+        return None, fake_facts(), fingerprint("fake", model_config)
+    path = resolve(model_config)
+    return path, inspect_gguf(path).facts(), fingerprint(gguf_sha256(path), model_config)
+
+
+def load_tokenizer(config: PoolhouseConfig) -> Tokenizer:
+    """Load the vocabularies of all models."""
+    models: dict[str, TokenizedModel] = {}
+    for name, model_config in config.models.items():
+        path, facts, mark = load_facts(config, name)
+        vocabulary = load_vocabulary(path)
+        contexts = [
+            encoder.context_tokens
+            for encoder in config.encoders.values()
+            if encoder.model == name and encoder.context_tokens is not None
+        ]
+        models[name] = TokenizedModel.create(
+            name, model_config, facts, mark, vocabulary, min(contexts) if contexts else None
+        )
+    return Tokenizer(models)
+
+
+def describe(tokenizer: Tokenizer) -> dict[str, ModelDescription]:
+    """Return what the ingress needs to know of each model."""
+    return {
+        name: ModelDescription(model.facts, model.fingerprint, model.max_tokens)
+        for name, model in tokenizer.models.items()
+    }
+
+
+def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
+    """Load one encoder and prove that it encodes.
+
+    Raises:
+        ConfigError: it is to answer a pooling type that its model cannot.
+        ModelLoadError: the model does not load, or encodes a known text to something that is no vector.
+    """
+    encoder_config = config.encoders[name]
+    path, facts, mark = load_facts(config, encoder_config.model)
+    pooling_types = encoder_pooling_types(config, name, facts)
+    if encoder_config.threads is None:
+        encoder_config = encoder_config.model_copy(update={"threads": len(os.sched_getaffinity(0))})
+    engine = load_engine(encoder_config, path, facts)
+    encoder = Encoder(engine, mark, encoder_config.micro_batch_tokens, config.batching.shares)
+    self_test(config, encoder_config.model, encoder, pooling_types)
+    return encoder
+
+
+def self_test(
+    config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]
+) -> None:
+    """Encode a known text with every pooling type; the first call also pays llama.cpp's warm-up.
+
+    Raises:
+        ModelLoadError: a result is missing or not finite.
+    """
+    tokenizer = load_tokenizer(config)
+    for pooling in pooling_types:
+        texts = TextBatch(model, [KNOWN_TEXT], [0], [TextOptions(pooling)], [RequestFacts("self-test")])
+        result = encoder.submit(tokenizer.tokenize(texts)).result()
+        if result.errors:
+            raise ModelLoadError(f"the model {model!r} failed its self-test with {pooling}: {result.errors[0].message}")
+        values = result.rows(0)
+        if not np.isfinite(values).all() or (pooling is not PoolingType.RANK and not values.any()):
+            raise ModelLoadError(
+                f"the model {model!r} encodes a known text to values that are not finite or all zero ({pooling}); "
+                "the file may be damaged, or its weights overflow in this quantisation"
+            )
+    for tokenized in tokenizer.models.values():
+        tokenized.vocabulary.close()
+
+
+def _engine_of(config: PoolhouseConfig, model: str) -> str:
+    kinds = {encoder.engine for encoder in config.encoders.values() if encoder.model == model}
+    if len(kinds) > 1:
+        raise EngineError(f"the model {model!r} has encoders with engine llama and fake; use one")
+    return kinds.pop()

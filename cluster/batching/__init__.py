@@ -1,0 +1,1 @@
+"""Batches: how work gathers between stages, and how an encoder cuts it into micro-batches."""

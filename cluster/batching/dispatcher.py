@@ -1,0 +1,132 @@
+"""Natural batching between two stages: messages form when the next stage is free.
+
+At most ``outstanding`` messages of a lane are in flight; whatever arrives meanwhile coalesces into the next one. No timers:
+an idle stage gets a request at once and alone, a busy one gets larger messages the busier it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cluster.types import Lane
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Work, Result]):
+    work: Work
+    items: int
+    weight: int
+    answer: asyncio.Future[Result]
+
+
+class Dispatcher(Generic[Work, Result]):
+    """Sends work to a stage in coalesced messages and gives each sender its own part of the result.
+
+    Args:
+        send: carries one message to the stage.
+        join: makes one message of several.
+        pick: returns the part of a result that belongs to items ``[begin, end)``.
+        weigh: returns (items, weight) of a piece of work; both caps bound a message of several pieces.
+        outstanding: messages in flight for each lane, asked anew every time, since replicas come and go.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Work], Awaitable[Result]],
+        join: Callable[[Sequence[Work]], Work],
+        pick: Callable[[Result, int, int], Result],
+        weigh: Callable[[Work], tuple[int, int]],
+        outstanding: Callable[[], int],
+        cap_items: int,
+        cap_weight: int,
+    ) -> None:
+        self._send = send
+        self._join = join
+        self._pick = pick
+        self._weigh = weigh
+        self._outstanding = outstanding
+        self._cap_items = cap_items
+        self._cap_weight = cap_weight
+        self._waiting: dict[Lane, deque[_Waiting[Work, Result]]] = {lane: deque() for lane in Lane}
+        self._in_flight = dict.fromkeys(Lane, 0)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.queued_weight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and not yet answered."""
+        return sum(self._in_flight.values())
+
+    async def submit(self, work: Work, lane: Lane) -> Result:
+        """Send ``work`` with the next message of its lane and return its own part of the result.
+
+        Work whose caller is cancelled before it was sent is dropped.
+
+        Raises:
+            Whatever ``send`` raises for the message that carried the work.
+        """
+        items, weight = self._weigh(work)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(_Waiting(work, items, weight, answer))
+        self.queued_weight += weight
+        self._pump(lane)
+        return await answer
+
+    def _pump(self, lane: Lane) -> None:
+        while self._waiting[lane] and self._in_flight[lane] < self._outstanding():
+            message = self._gather(lane)
+            if message:
+                self._in_flight[lane] += 1
+                task = asyncio.get_running_loop().create_task(self._carry(message, lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _gather(self, lane: Lane) -> list[_Waiting[Work, Result]]:
+        queue = self._waiting[lane]
+        message: list[_Waiting[Work, Result]] = []
+        items = weight = 0
+        while queue:
+            head = queue[0]
+            full = items + head.items > self._cap_items or weight + head.weight > self._cap_weight
+            if message and full:
+                break
+            queue.popleft()
+            self.queued_weight -= head.weight
+            if head.answer.done():
+                continue
+            message.append(head)
+            items += head.items
+            weight += head.weight
+        return message
+
+    async def _carry(self, message: list[_Waiting[Work, Result]], lane: Lane) -> None:
+        try:
+            result = await self._send(self._join([waiting.work for waiting in message]))
+            begin = 0
+            for waiting in message:
+                end = begin + waiting.items
+                if not waiting.answer.done():
+                    part = result if len(message) == 1 else self._pick(result, begin, end)
+                    waiting.answer.set_result(part)
+                begin = end
+        except BaseException as error:
+            # Every waiting request learns of it; cancellation of this task itself must still end the task.
+            for waiting in message:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(_raisable(error))
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._in_flight[lane] -= 1
+            self._pump(lane)
+
+
+def _raisable(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError("the message's carrier was cancelled")

@@ -1,0 +1,182 @@
+"""What a GGUF says of itself, read without loading its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from cluster.errors import ModelLoadError
+from cluster.types import ModelFacts, PoolingType
+
+_TRAINED = {1: PoolingType.MEAN, 2: PoolingType.CLS, 3: PoolingType.LAST, 4: PoolingType.RANK, 0: PoolingType.NONE}
+_NOT_CAUSAL = frozenset(
+    {
+        "bert",
+        "distilbert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+    }
+)
+# Where llama.cpp's rank graph reads cls alone, cls.output alone is enough too.
+_HEAD = ("cls.weight", "cls.output.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """A GGUF's own account, as ``poolhouse models inspect`` prints it."""
+
+    path: Path
+    file_bytes: int
+    architecture: str
+    name: str
+    dimensions: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    context_tokens: int
+    quantisation: str
+    vocabulary_type: str
+    vocabulary_size: int
+    causal: bool
+    trained_pooling: PoolingType | None
+    head_tensors: tuple[str, ...]
+    labels: tuple[str, ...]
+    templates: dict[str, str] = field(default_factory=dict)
+    adds_end_token: bool = False
+
+    def facts(self) -> ModelFacts:
+        """Return what the stages need to know, with the pooling types that the model can honestly answer."""
+        refused = self._refused()
+        return ModelFacts(
+            architecture=self.architecture,
+            causal=self.causal,
+            dimensions=self.dimensions,
+            layers=self.layers,
+            context_tokens=self.context_tokens,
+            vocabulary_size=self.vocabulary_size,
+            trained_pooling=self.trained_pooling,
+            labels=self.labels or (("score",) if self.head_tensors else ()),
+            pooling_types=tuple(pooling for pooling in PoolingType if pooling not in refused),
+            refused=refused,
+        )
+
+    def _refused(self) -> dict[PoolingType, str]:
+        refused: dict[PoolingType, str] = {}
+        if not self.head_tensors:
+            refused[PoolingType.RANK] = (
+                "it was trained to rank, but its classification head was lost in conversion (no tensor cls or cls.output)"
+                if self.trained_pooling is PoolingType.RANK
+                else "it has no classification head (no tensor cls or cls.output)"
+            )
+        elif self.architecture == "bert" and "cls.weight" not in self.head_tensors:
+            # XLM-R classifiers become the same architecture with both tensors, so one alone means a lost pooler.
+            refused[PoolingType.RANK] = (
+                "its pooler (dense + tanh) was dropped in conversion, so the head would score the wrong vector; "
+                "convert it again with a converter that keeps the tensor cls"
+            )
+        if self.causal:
+            refused[PoolingType.CLS] = (
+                "it is causal: its first token sees no other, so cls would be the same for every text"
+            )
+        return refused
+
+
+def inspect_gguf(path: Path) -> ModelReport:
+    """Read a GGUF's metadata and the names of its tensors.
+
+    Raises:
+        ModelLoadError: there is no such file, it is no GGUF, or it lacks what every model has.
+    """
+    if not path.is_file():
+        raise ModelLoadError(f"there is no file {path}; give the path of a GGUF file")
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path} is not a whole GGUF file: {error}; fetch or convert it again") from error
+    architecture = _value(reader, "general.architecture")
+    if not isinstance(architecture, str):
+        raise ModelLoadError(f"{path} names no architecture; it is not a model")
+
+    def of_model(key: str, default: Any = None) -> Any:
+        return _value(reader, f"{architecture}.{key}", default)
+
+    if of_model("embedding_length") is None or of_model("block_count") is None:
+        raise ModelLoadError(f"{path} lacks {architecture}.embedding_length or block_count; it is not a text model")
+    names = {tensor.name for tensor in reader.tensors}
+    pooling = of_model("pooling_type")
+    heads = of_model("attention.head_count", 1)
+    heads = max(heads) if isinstance(heads, list) else heads
+    key_value_heads = of_model("attention.head_count_kv", heads)
+    return ModelReport(
+        path=path,
+        file_bytes=path.stat().st_size,
+        architecture=architecture,
+        name=str(_value(reader, "general.name", path.stem)),
+        dimensions=int(of_model("embedding_length_out") or of_model("embedding_length")),
+        layers=int(of_model("block_count")),
+        heads=int(heads),
+        key_value_heads=int(max(key_value_heads) if isinstance(key_value_heads, list) else key_value_heads),
+        context_tokens=int(of_model("context_length", 512)),
+        quantisation=_quantisation(reader),
+        vocabulary_type=str(_value(reader, "tokenizer.ggml.model", "none")),
+        vocabulary_size=_vocabulary_size(reader, of_model),
+        causal=bool(of_model("attention.causal", architecture not in _NOT_CAUSAL)),
+        trained_pooling=_TRAINED.get(int(pooling)) if pooling is not None else None,
+        head_tensors=tuple(name for name in _HEAD if name in names),
+        labels=tuple(of_model("classifier.output_labels", ())),
+        templates=_templates(reader),
+        adds_end_token=bool(_value(reader, "tokenizer.ggml.add_eos_token", False)),
+    )
+
+
+def _value(reader: gguf.GGUFReader, key: str, default: Any = None) -> Any:
+    found = reader.get_field(key)
+    return default if found is None else found.contents()
+
+
+def _vocabulary_size(reader: gguf.GGUFReader, of_model: Any) -> int:
+    # The list of tokens is long; its length stands in the field without decoding it.
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    return len(tokens.data) if tokens is not None else int(of_model("vocab_size", 1))
+
+
+def _quantisation(reader: gguf.GGUFReader) -> str:
+    file_type = _value(reader, "general.file_type")
+    try:
+        name = gguf.LlamaFileType(int(file_type)).name
+    except (TypeError, ValueError):
+        return "unknown"
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
+
+
+def _templates(reader: gguf.GGUFReader) -> dict[str, str]:
+    prefix = "tokenizer.chat_template"
+    return {
+        key.removeprefix(prefix).removeprefix(".") or "default": str(_value(reader, key))
+        for key in reader.fields
+        if key.startswith(prefix) and key != f"{prefix}s"
+    }
+
+
+def estimate_memory_bytes(report: ModelReport, context_tokens: int, micro_batch_tokens: int, contexts: int = 1) -> int:
+    """Estimate what an encoder's process takes.
+
+    Weights; for each context the logits that llama.cpp reserves (vocabulary × tokens × 4 bytes), attention scores and
+    activations of one micro-batch, and for a causal model the KV cache in f16; and 90 MB for Python and the library.
+    """
+    tokens = micro_batch_tokens if report.causal else max(micro_batch_tokens, context_tokens)
+    logits = report.vocabulary_size * tokens * 4
+    attention = 2 * report.heads * tokens * tokens * 4
+    activations = 12 * report.dimensions * tokens * 4
+    head_width = report.dimensions // max(1, report.heads)
+    kv_cache = 2 * report.layers * report.key_value_heads * head_width * context_tokens * 2 if report.causal else 0
+    return report.file_bytes + contexts * (logits + attention + activations + kv_cache) + 90_000_000

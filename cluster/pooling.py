@@ -1,0 +1,156 @@
+"""Pooling: hidden states → vectors, and what is done to a vector afterwards.
+
+none, mean, cls and last follow llama.cpp's graph (``llm_graph_context::build_pooling``): mean weighs *all* tokens of a
+sequence alike, special ones included; cls is the token at the smallest position, not a search for ``[CLS]``; last is the
+token at the largest position. ``weighted`` is ours and has nothing to do with llama.cpp's ``rank``, which is a
+classification head (see ``cluster.rerank``): it is the position-weighted mean of SGPT (Muennighoff 2022, equation 2),
+``Σ i·hᵢ / Σ i`` with i = 1 … n.
+
+Normalisation follows llama.cpp's ``common_embd_normalize``.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from cluster.calls import AnswerOptions, Encoding, OutputType
+from cluster.types import Float32, Int32, Int64, PoolingType, UInt8, offsets_of
+
+_MAX_ABSOLUTE_SCALE = 32_760.0
+
+
+def pool(hidden: Float32, offsets: Int64, pooling: UInt8) -> tuple[Float32, Int64, Int32]:
+    """Reduce each sequence's hidden states as its pooling type says.
+
+    Args:
+        hidden: float32 ``[total_tokens, dimensions]``.
+        offsets: int64 ``[n + 1]`` into the rows of ``hidden``; no sequence is empty.
+        pooling: uint8 ``[n]``, ``PoolingType.code`` of none, mean, cls, last or weighted.
+
+    Returns:
+        Values float32 ``[total]``, their offsets int64 ``[n + 1]`` and the items' widths int32 ``[n]``.
+
+    Raises:
+        ValueError: rank, which no hidden state yields.
+    """
+    dimensions = hidden.shape[1]
+    widths = np.full(len(pooling), dimensions, dtype=np.int32)
+    if (pooling == PoolingType.RANK.code).any():
+        raise ValueError("rank is a classification head's score and is not pooled from hidden states")
+    none = pooling == PoolingType.NONE.code
+    if none.all():
+        return hidden.reshape(-1), offsets * dimensions, widths
+    rows = np.where(none, np.diff(offsets), 1)
+    starts = offsets_of(rows)
+    out = np.empty((int(starts[-1]), dimensions), dtype=np.float32)
+    for item, code in enumerate(pooling.tolist()):
+        sequence = hidden[offsets[item] : offsets[item + 1]]
+        out[starts[item] : starts[item + 1]] = _REDUCE[code](sequence)
+    return out.reshape(-1), starts * dimensions, widths
+
+
+def pool_one(hidden: Float32, pooling: PoolingType) -> Float32:
+    """Pool one sequence: float32 ``[n_tokens, dimensions]`` → ``[n_tokens, dimensions]`` for none, else ``[dimensions]``."""
+    return _REDUCE[pooling.code](hidden)
+
+
+def norm_weighted(hidden: Float32) -> Float32:
+    """The mean of the tokens' vectors weighted by their Euclidean norms, float32 ``[dimensions]``."""
+    weights = np.linalg.norm(hidden, axis=1)
+    total = float(weights.sum())
+    return np.asarray(weights @ hidden / total if total else hidden.mean(axis=0), dtype=np.float32)
+
+
+def _none(sequence: Float32) -> Float32:
+    return sequence
+
+
+def _mean(sequence: Float32) -> Float32:
+    return sequence.mean(axis=0, dtype=np.float32)
+
+
+def _cls(sequence: Float32) -> Float32:
+    return sequence[0]
+
+
+def _last(sequence: Float32) -> Float32:
+    return sequence[-1]
+
+
+def _weighted(sequence: Float32) -> Float32:
+    weights = np.arange(1, len(sequence) + 1, dtype=np.float32)
+    return np.asarray(weights @ sequence / weights.sum(), dtype=np.float32)
+
+
+_REDUCE = {
+    PoolingType.NONE.code: _none,
+    PoolingType.MEAN.code: _mean,
+    PoolingType.CLS.code: _cls,
+    PoolingType.LAST.code: _last,
+    PoolingType.WEIGHTED.code: _weighted,
+}
+
+
+def normalize(vectors: Float32, p: float) -> Float32:
+    """Normalise the rows of float32 ``[n, dimensions]`` as llama.cpp's ``embd_normalize`` does.
+
+    Args:
+        vectors: rows to normalise; left untouched.
+        p: -1 none, 0 max-absolute to int16's range (``x / (max|x| / 32760)``), 1 taxicab, 2 Euclidean, p > 2 p-norm.
+
+    Returns:
+        float32 ``[n, dimensions]``; rows of norm zero become zeros.
+    """
+    if p < 0:
+        return vectors
+    wide = vectors.astype(np.float64)
+    if p == 0:
+        norms = np.abs(wide).max(axis=1, keepdims=True, initial=0.0) / _MAX_ABSOLUTE_SCALE
+    elif p == 2:
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    else:
+        # Scaled by the largest member first: x ** p leaves float64's range for a large p.
+        largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
+        scaled = np.divide(np.abs(wide), largest, out=np.zeros_like(wide), where=largest > 0)
+        norms = largest * np.power(np.power(scaled, p).sum(axis=1, keepdims=True), 1.0 / p)
+    result = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+    return result.astype(np.float32)
+
+
+def cut_dimensions(vectors: Float32, dimensions: int, p: float) -> Float32:
+    """Keep the first ``dimensions`` of each row (Matryoshka) and normalise again, float32 ``[n, dimensions]``."""
+    return normalize(np.ascontiguousarray(vectors[:, :dimensions]), p)
+
+
+def quantize(vectors: Float32, output_type: OutputType) -> NDArray[np.generic]:
+    """Convert rows to a smaller type.
+
+    int8 is ``round(127·x)`` for x in [-1, 1] (values outside are clipped), uint8 is int8 + 128. ubinary packs eight
+    dimensions into a byte, MSB first, bit = 1 where x ≥ 0, padded with zeros; binary is ubinary - 128 as int8.
+
+    Returns:
+        float32, int8 or uint8 ``[n, dimensions]``, or int8 or uint8 ``[n, ceil(dimensions / 8)]`` for the binary kinds.
+    """
+    if output_type is OutputType.FLOAT:
+        return vectors
+    if output_type in (OutputType.INT8, OutputType.UINT8):
+        scaled = np.clip(np.rint(vectors * 127.0), -127, 127).astype(np.int16)
+        return scaled.astype(np.int8) if output_type is OutputType.INT8 else (scaled + 128).astype(np.uint8)
+    packed = np.packbits(vectors >= 0, axis=-1)
+    return packed if output_type is OutputType.UBINARY else (packed.astype(np.int16) - 128).astype(np.int8)
+
+
+def print_rows(rows: Float32, options: AnswerOptions) -> bytes:
+    """Print float32 ``[dimensions]`` or ``[rows, dimensions]`` as the request asks.
+
+    JSON prints each number with the fewest digits that give the same float32 back; base64 and raw are little-endian.
+    """
+    numbers = np.ascontiguousarray(quantize(rows, options.output_type))
+    if options.encoding is Encoding.JSON:
+        return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
+    raw = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()
+    return base64.b64encode(raw) if options.encoding is Encoding.BASE64 else raw

@@ -1,0 +1,263 @@
+"""Texts and pairs → packed token ids: prompts, special tokens, truncation. The Tokenizer stage.
+
+A sequence is ``prefix + content + suffix``; prefix and suffix are the special tokens that the GGUF's flags ask for, and
+truncation cuts content only. Token ids that a client sends are taken as they are: nothing is put around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.calls import Input
+from cluster.config import ModelConfig, Truncate
+from cluster.engine.protocol import Vocabulary
+from cluster.errors import InputTooLong, InvalidRequest, PoolhouseError, nearest
+from cluster.types import Int32, ModelFacts, PoolingType, RequestFacts, TokenBatch, offsets_of
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How the texts of one request become tokens."""
+
+    pooling: PoolingType
+    truncate: Truncate = Truncate.NONE
+    prompt: str = ""
+    parse_special: bool = False
+
+
+@dataclass(slots=True)
+class TextBatch:
+    """Texts of one model, the message to the Tokenizer.
+
+    Attributes:
+        owner: item → index into ``options`` and ``requests``, which have one entry for each HTTP request.
+    """
+
+    model: str
+    inputs: list[Input]
+    owner: list[int]
+    options: list[TextOptions]
+    requests: list[RequestFacts]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def weight(self) -> int:
+        """Characters and ids in all, a cheap stand-in for the work."""
+        return sum(len(item) for item in self.inputs)
+
+    @staticmethod
+    def concatenate(batches: Sequence[TextBatch]) -> TextBatch:
+        """Return one message with the items of all; they must be of one model."""
+        if len(batches) == 1:
+            return batches[0]
+        joined = TextBatch(batches[0].model, [], [], [], [])
+        for batch in batches:
+            first_request = len(joined.requests)
+            joined.inputs.extend(batch.inputs)
+            joined.owner.extend(first_request + owner for owner in batch.owner)
+            joined.options.extend(batch.options)
+            joined.requests.extend(batch.requests)
+        return joined
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedModel:
+    """One model as the Tokenizer sees it."""
+
+    name: str
+    config: ModelConfig
+    facts: ModelFacts
+    fingerprint: str
+    vocabulary: Vocabulary
+    max_tokens: int
+    suffix: tuple[int, ...] = field(default=())
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        config: ModelConfig,
+        facts: ModelFacts,
+        fingerprint: str,
+        vocabulary: Vocabulary,
+        context_tokens: int | None = None,
+    ) -> TokenizedModel:
+        """Settle the end token and the longest sequence from the model's and the configuration's word on them."""
+        suffix = vocabulary.suffix
+        if config.append_eos is True and vocabulary.eos >= 0 and (not suffix or suffix[-1] != vocabulary.eos):
+            suffix = (*suffix, vocabulary.eos)
+        if config.append_eos is False:
+            suffix = ()
+        lengths = (facts.context_tokens, config.max_tokens, context_tokens)
+        max_tokens = min(length for length in lengths if length is not None)
+        return cls(name, config, facts, fingerprint, vocabulary, max_tokens, suffix)
+
+
+class Tokenizer:
+    """The Tokenizer stage for all models of a configuration."""
+
+    def __init__(self, models: Mapping[str, TokenizedModel]) -> None:
+        self.models = dict(models)
+
+    def tokenize(self, batch: TextBatch) -> TokenBatch:
+        """Turn texts into packed ids; an item that cannot be tokenized carries its own error instead of tokens."""
+        model = self.models[batch.model]
+        sequences: list[Int32] = []
+        cut = np.zeros(len(batch), dtype=np.int32)
+        errors: dict[int, PoolhouseError] = {}
+        for item, (text, owner) in enumerate(zip(batch.inputs, batch.owner, strict=True)):
+            try:
+                ids, cut[item] = sequence_of(model, text, batch.options[owner])
+            except PoolhouseError as error:
+                errors[item] = error
+                ids = _NO_TOKENS
+            sequences.append(ids)
+        owners = np.asarray(batch.owner, dtype=np.int32)
+        codes = np.asarray([options.pooling.code for options in batch.options], dtype=np.uint8)
+        return TokenBatch(
+            fingerprint=model.fingerprint,
+            token_ids=np.concatenate(sequences) if sequences else _NO_TOKENS,
+            offsets=offsets_of([len(ids) for ids in sequences]),
+            pooling=codes[owners],
+            second_segment=np.full(len(batch), -1, dtype=np.int32),
+            cut_tokens=cut,
+            owner=owners,
+            requests=batch.requests,
+            errors=errors,
+        )
+
+    def tokens(self, model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
+        """Return the (id, piece) pairs of one content, as ``POST /tokenize`` shows them.
+
+        Raises:
+            InvalidRequest: an id in a mixed content is outside the vocabulary.
+        """
+        tokenized = self.models[model]
+        vocabulary = tokenized.vocabulary
+        parts: Sequence[int | str] = [content] if isinstance(content, str) else content
+        options = TextOptions(PoolingType.NONE, parse_special=parse_special)
+        ids = _mixed(tokenized, parts, options).tolist() if parts else []
+        if add_special:
+            ids = [*vocabulary.prefix, *ids, *tokenized.suffix]
+        return [(token_id, vocabulary.piece(token_id)) for token_id in ids]
+
+    def text(self, model: str, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``.
+
+        Raises:
+            InvalidRequest: an id is outside the vocabulary.
+        """
+        tokenized = self.models[model]
+        return tokenized.vocabulary.detokenize(_checked_ids(tokenized, ids))
+
+
+_NO_TOKENS: Int32 = np.zeros(0, dtype=np.int32)
+
+
+def prompt_of(config: ModelConfig, name: str | None) -> str:
+    """Return the configured prompt of that name; no name is no prompt.
+
+    Raises:
+        InvalidRequest: the model has prompts, but none of that name.
+    """
+    if name is None or (not config.prompts and name in _COMMON_INPUT_TYPES):
+        return ""
+    wanted = _COMMON_INPUT_TYPES.get(name, name)
+    for candidate in (name, wanted):
+        if candidate in config.prompts:
+            return config.prompts[candidate]
+    known = ", ".join(config.prompts) or "none"
+    raise InvalidRequest(
+        f"the model has no prompt named {name!r}{nearest(name, config.prompts)}; its prompts: {known}", "input_type"
+    )
+
+
+# The vendors' names of the two sides of retrieval, so that one configured prompt serves every dialect.
+_COMMON_INPUT_TYPES = {
+    "query": "query",
+    "document": "document",
+    "passage": "document",
+    "search_query": "query",
+    "search_document": "document",
+    "retrieval.query": "query",
+    "retrieval.passage": "document",
+}
+
+
+def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tuple[Int32, int]:
+    """Return the ids of one input, int32 ``[n_tokens]``, and how many tokens were cut.
+
+    Raises:
+        InputTooLong: it is too long and the request did not ask for truncation.
+        InvalidRequest: an id is outside the vocabulary, or there is no token at all.
+    """
+    vocabulary = model.vocabulary
+    prefix, suffix = vocabulary.prefix, model.suffix
+    if isinstance(text, str):
+        content = vocabulary.tokenize(options.prompt + text, options.parse_special)
+    elif any(isinstance(part, str) for part in text):
+        content = _mixed(model, text, options)
+        if not isinstance(text[0], str):
+            prefix = ()
+    else:
+        content = _checked_ids(model, text)
+        prefix, suffix = _worn_specials(content, vocabulary.prefix, suffix)
+        content = content[len(prefix) : len(content) - len(suffix)]
+    total = len(prefix) + len(content) + len(suffix)
+    if total == 0:
+        raise InvalidRequest("the input has no tokens; send at least one")
+    room = model.max_tokens - len(prefix) - len(suffix)
+    cut = max(0, len(content) - room)
+    if cut:
+        if options.truncate is Truncate.NONE:
+            raise InputTooLong(
+                f"the input has {total} tokens and the model takes at most {model.max_tokens}; "
+                'shorten it, or send "truncate": "end" or "start"',
+                n_prompt_tokens=total,
+                n_ctx=model.max_tokens,
+            )
+        content = content[:room] if options.truncate is Truncate.END else content[len(content) - room :]
+    if not prefix and not suffix:
+        return content, cut
+    ids = np.empty(len(prefix) + len(content) + len(suffix), dtype=np.int32)
+    ids[: len(prefix)] = prefix
+    ids[len(prefix) : len(prefix) + len(content)] = content
+    ids[len(prefix) + len(content) :] = suffix
+    return ids, cut
+
+
+def _checked_ids(model: TokenizedModel, ids: Sequence[int | str]) -> Int32:
+    array = np.asarray(ids, dtype=np.int64)
+    outside = (array < 0) | (array >= model.vocabulary.size)
+    if outside.any():
+        raise InvalidRequest(
+            f"token id {int(array[outside][0])} is outside the model's vocabulary (0 to {model.vocabulary.size - 1}); "
+            "the ids are another model's. LangChain's OpenAIEmbeddings sends OpenAI's ids unless "
+            "check_embedding_ctx_length=False; send texts, or ids from POST /tokenize"
+        )
+    return array.astype(np.int32)
+
+
+def _mixed(model: TokenizedModel, parts: Sequence[int | str], options: TextOptions) -> Int32:
+    pieces: list[Int32] = []
+    for part in parts:
+        if isinstance(part, str):
+            pieces.append(model.vocabulary.tokenize(part, options.parse_special))
+        else:
+            pieces.append(_checked_ids(model, [part]))
+    return np.concatenate(pieces)
+
+
+def _worn_specials(
+    ids: Int32, prefix: tuple[int, ...], suffix: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return those of prefix and suffix that the client's ids already have, so that truncation keeps them."""
+    worn_prefix = prefix if prefix and tuple(ids[: len(prefix)].tolist()) == prefix else ()
+    rest = ids[len(worn_prefix) :]
+    worn_suffix = suffix if suffix and tuple(rest[-len(suffix) :].tolist()) == suffix else ()
+    return worn_prefix, worn_suffix

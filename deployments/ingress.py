@@ -1,0 +1,40 @@
+"""The Ingress deployment: HTTP in, HTTP out; it drives the stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from cluster.api.application import create_application
+from cluster.config import Wiring, parse_config
+from cluster.pipeline import Pipeline
+from deployments import wirings
+
+
+class Ingress:
+    """Serve ingress. In the fused wiring it hosts all stages and the handles are None."""
+
+    async def __init__(
+        self,
+        args: dict[str, Any],
+        tokenizer: DeploymentHandle | None = None,
+        encoders: dict[str, DeploymentHandle] | None = None,
+        pooler: DeploymentHandle | None = None,
+    ) -> None:
+        config = parse_config(args)
+        if config.wiring is Wiring.SPLIT and tokenizer is not None and encoders is not None and pooler is not None:
+            self._wiring = await wirings.split(config, tokenizer, encoders, pooler)
+        else:
+            self._wiring = await wirings.fused(config)
+        self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Serve once the constructor has run."""
+        return create_application(self._pipeline, self._wiring.check_ready)
+
+    def __del__(self) -> None:
+        wiring = getattr(self, "_wiring", None)
+        if wiring is not None:
+            wiring.close()

@@ -1,0 +1,73 @@
+"""How many replicas each deployment runs, kept fresh in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatusOverview, ReplicaState
+
+logger = logging.getLogger("poolhouse")
+
+REFRESH_S = 2.0
+
+
+class ReplicaWatch:
+    """Asks the controller for the application's deployments every ``REFRESH_S`` seconds, off the request path."""
+
+    def __init__(self) -> None:
+        self._application = serve.get_replica_context().app_name
+        self._running: dict[str, int] = {}
+        self._asleep: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to refresh; the first answer is there on return."""
+        await self._refresh()
+        self._task = asyncio.get_running_loop().create_task(self._keep_fresh())
+
+    def stop(self) -> None:
+        """End the background task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def running(self, deployment: str) -> int:
+        """Running replicas; at least 1, so that a deployment that sleeps is sent the message that wakes it."""
+        return max(1, self._running.get(deployment, 0))
+
+    async def not_running(self) -> list[str]:
+        """Names of the deployments that should run and do not yet. One scaled to zero on purpose is not among them."""
+        await self._refresh()
+        return sorted(
+            name
+            for name, running in self._running.items()
+            # The ingress asks on behalf of itself: it runs, whatever the controller has heard so far.
+            if running == 0 and name not in self._asleep and name != "Ingress"
+        )
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self._refresh()
+            except (RayError, RayServeException) as error:
+                # The controller restarts by itself; until then the last known numbers serve.
+                logger.warning("the number of replicas could not be refreshed: %s", error)
+
+    async def _refresh(self) -> None:
+        status = await asyncio.to_thread(serve.status)
+        application: ApplicationStatusOverview | None = status.applications.get(self._application)
+        if application is None:
+            return
+        self._running = {
+            name: int(deployment.replica_states.get(ReplicaState.RUNNING, 0))
+            for name, deployment in application.deployments.items()
+        }
+        self._asleep = {
+            name
+            for name, deployment in application.deployments.items()
+            if sum(deployment.replica_states.values()) == 0 and deployment.status == "HEALTHY"
+        }

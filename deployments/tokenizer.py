@@ -1,0 +1,38 @@
+"""The Tokenizer deployment: vocabularies of all models, no weights."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cluster.assembly import describe, load_tokenizer
+from cluster.calls import Input
+from cluster.config import parse_config
+from cluster.pipeline import ModelDescription
+from cluster.tokenization import TextBatch
+from cluster.types import TokenBatch
+
+
+class Tokenizer:
+    """Serve deployment around ``cluster.tokenization.Tokenizer``."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        self._stage = load_tokenizer(parse_config(args))
+
+    async def describe(self) -> dict[str, ModelDescription]:
+        """What the ingress needs to know of each model."""
+        return describe(self._stage)
+
+    async def tokenize(self, batch: TextBatch) -> TokenBatch:
+        """Tokenize one message off the event loop."""
+        return await asyncio.to_thread(self._stage.tokenize, batch)
+
+    async def tokens(
+        self, model: str, content: Input, add_special: bool, parse_special: bool
+    ) -> list[tuple[int, bytes]]:
+        """Return the (id, piece) pairs of one content."""
+        return await asyncio.to_thread(self._stage.tokens, model, content, add_special, parse_special)
+
+    async def text(self, model: str, ids: list[int]) -> str:
+        """Return the text of token ids."""
+        return await asyncio.to_thread(self._stage.text, model, ids)
