@@ -78,9 +78,7 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
     return encoder
 
 
-def self_test(
-    config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]
-) -> None:
+def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:
     """Encode a known text with every pooling type; the first call also pays llama.cpp's warm-up.
 
     Raises:

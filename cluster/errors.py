@@ -77,9 +77,7 @@ class PoolhouseError(Exception):
         return _rebuild, (self.__class__, self.message, self.param, self.extra)
 
 
-def _rebuild(
-    cls: type[PoolhouseError], message: str, param: str | None, extra: dict[str, object]
-) -> PoolhouseError:
+def _rebuild(cls: type[PoolhouseError], message: str, param: str | None, extra: dict[str, object]) -> PoolhouseError:
     return cls(message, param, **extra)
 
 

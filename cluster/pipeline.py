@@ -52,9 +52,7 @@ class Senders:
 class Pipeline:
     """Carries calls through the stages."""
 
-    def __init__(
-        self, config: PoolhouseConfig, descriptions: Mapping[str, ModelDescription], senders: Senders
-    ) -> None:
+    def __init__(self, config: PoolhouseConfig, descriptions: Mapping[str, ModelDescription], senders: Senders) -> None:
         self.config = config
         self._senders = senders
         self.descriptions = dict(descriptions)
@@ -243,7 +241,9 @@ def _check_options(
         return
     allowed = config.models[model].dimensions
     if pooling is PoolingType.RANK:
-        raise InvalidRequest("dimensions cuts vectors and pooling type 'rank' returns scores; leave it out", "dimensions")
+        raise InvalidRequest(
+            "dimensions cuts vectors and pooling type 'rank' returns scores; leave it out", "dimensions"
+        )
     if wanted < 1 or wanted > facts.dimensions:
         raise InvalidRequest(
             f"dimensions is {wanted}; the model {model!r} has {facts.dimensions}, so send 1 to {facts.dimensions}",

@@ -131,7 +131,8 @@ class _Paths:
         check_model(key, self._pipeline.router.resolve(call.model))
         if key is not None and key.max_items is not None and len(call.inputs) > key.max_items:
             raise PayloadTooLarge(
-                f"{call.param} has {len(call.inputs)} items and the limit of this API key is {key.max_items}", call.param
+                f"{call.param} has {len(call.inputs)} items and the limit of this API key is {key.max_items}",
+                call.param,
             )
 
     async def _read(self, request: Request) -> dict[str, Any]:
@@ -180,7 +181,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     known: PoolhouseError
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-        known = MethodNotAllowed(f"{request.url.path} does not take {request.method}; it takes {allowed or 'another method'}")
+        known = MethodNotAllowed(
+            f"{request.url.path} does not take {request.method}; it takes {allowed or 'another method'}"
+        )
     elif status == 404:
         known = NotFound(f"there is no path {request.url.path[:200]}; GET /info and the README list those that exist")
     else:

@@ -26,7 +26,9 @@ def read_json(raw: bytes, content_type: str | None, max_body_bytes: int) -> dict
     if content_type:
         kind = content_type.partition(";")[0].strip().lower()
         if kind and kind != "application/json" and not kind.endswith("+json"):
-            raise UnsupportedMediaType(f"the body's content type is {kind!r}; send it as content-type: application/json")
+            raise UnsupportedMediaType(
+                f"the body's content type is {kind!r}; send it as content-type: application/json"
+            )
     if len(raw) > max_body_bytes:
         raise PayloadTooLarge(f"the body has {len(raw)} bytes and the limit is {max_body_bytes}; send it in parts")
     if not raw:

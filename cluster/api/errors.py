@@ -30,4 +30,6 @@ def error_body(error: PoolhouseError) -> tuple[int, bytes, dict[str, str]]:
 def unexpected_body(request_id: str) -> bytes:
     """Return the body for an error that nobody foresaw: it names the request, and nothing of the inside."""
     message = f"something went wrong here; the server's log has the cause under request id {request_id}"
-    return orjson.dumps({"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}})
+    return orjson.dumps(
+        {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
+    )

@@ -14,9 +14,7 @@ from cluster.config import Limits
 from cluster.errors import InvalidRequest
 
 
-def parse_native(
-    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
-) -> tuple[EmbedCall, list[str]]:
+def parse_native(body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits) -> tuple[EmbedCall, list[str]]:
     """Read ``{"content" | "input": …}``; special-token text in it is parsed, as llama-server does.
 
     Raises:

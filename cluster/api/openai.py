@@ -30,7 +30,9 @@ def parse_embeddings(
     fields.ignore("user", "input", "content")
     encoding = fields.choice("encoding_format", Encoding)
     if encoding is Encoding.RAW:
-        raise InvalidRequest(f"encoding_format is 'raw'; send float or base64, or accept: {OCTET_STREAM}", "encoding_format")
+        raise InvalidRequest(
+            f"encoding_format is 'raw'; send float or base64, or accept: {OCTET_STREAM}", "encoding_format"
+        )
     if headers.get("accept", "").startswith(OCTET_STREAM):
         encoding = Encoding.RAW
     call = EmbedCall(
@@ -70,7 +72,9 @@ def _timeout_s(fields: Fields, headers: Mapping[str, str]) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds <= 86_400:
-        raise InvalidRequest(f"the header x-request-timeout-s is {describe(header)}; send seconds", "x-request-timeout-s")
+        raise InvalidRequest(
+            f"the header x-request-timeout-s is {describe(header)}; send seconds", "x-request-timeout-s"
+        )
     return seconds
 
 

@@ -1,0 +1,1 @@
+"""The command ``poolhouse``. Each sub-command is a module with ``add_parser``."""

@@ -67,7 +67,9 @@ def convert_bert(folder: Path, target: Path, quantisation: str, *, name: str) ->
             for original, short in kept.items():
                 target_name = _head_name(short) or tensor_names.get_name(short, try_suffixes=(".weight", ".bias"))
                 if target_name is None:
-                    raise ModelLoadError(f"the tensor {original!r} has no place in a BERT GGUF; is the model a plain BERT?")
+                    raise ModelLoadError(
+                        f"the tensor {original!r} has no place in a BERT GGUF; is the model a plain BERT?"
+                    )
                 _add_tensor(writer, target_name, tensors.get_tensor(original), quantisation)
                 step(1)
     writer.write_header_to_file()

@@ -1,0 +1,68 @@
+# Two commands do everything: make serve, make test.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+CONFIG ?= configs/local.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or run: make PYTHON=/path/to/python" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
+		{ echo "No C++ compiler found; llama.cpp is built from source. Install one (g++ or clang++)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements-dev.txt $(VENV)/.serve
+	$(BIN)/python -m pip install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.serve ## Make .venv and install what serving needs
+
+.PHONY: serve
+serve: $(VENV)/.serve ## Install, prepare the model, check CONFIG, run the server (Ctrl-C ends it)
+	$(BIN)/poolhouse check --pull $(CONFIG)
+	@set -a; . configs/serve.env; set +a; exec $(BIN)/serve run $(CONFIG)
+
+.PHONY: test
+test: $(VENV)/.test ## Install, then run all tests
+	$(BIN)/poolhouse models pull
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.test ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(VENV)/.test ## Check types
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.test ## Format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: $(VENV)/.test ## Write the hash-locked requirements anew from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header pyproject.toml --extra build -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header pyproject.toml --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+
+.PHONY: clean
+clean: ## Remove .venv and caches (the model cache stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
