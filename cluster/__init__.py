@@ -1,0 +1,1 @@
+"""Poolhouse: embeddings and reranking from GGUF models, routed by pooling type."""

@@ -70,15 +70,15 @@ def _none(sequence: Float32) -> Float32:
 
 
 def _mean(sequence: Float32) -> Float32:
-    return sequence.mean(axis=0, dtype=np.float32)
+    return np.asarray(sequence.mean(axis=0, dtype=np.float32))
 
 
 def _cls(sequence: Float32) -> Float32:
-    return sequence[0]
+    return np.asarray(sequence[0])
 
 
 def _last(sequence: Float32) -> Float32:
-    return sequence[-1]
+    return np.asarray(sequence[-1])
 
 
 def _weighted(sequence: Float32) -> Float32:
@@ -118,7 +118,7 @@ def normalize(vectors: Float32, p: float) -> Float32:
         scaled = np.divide(np.abs(wide), largest, out=np.zeros_like(wide), where=largest > 0)
         norms = largest * np.power(np.power(scaled, p).sum(axis=1, keepdims=True), 1.0 / p)
     result = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    return result.astype(np.float32)
+    return np.asarray(result, dtype=np.float32)
 
 
 def cut_dimensions(vectors: Float32, dimensions: int, p: float) -> Float32:
@@ -139,7 +139,8 @@ def quantize(vectors: Float32, output_type: OutputType) -> NDArray[np.generic]:
         return vectors
     if output_type in (OutputType.INT8, OutputType.UINT8):
         scaled = np.clip(np.rint(vectors * 127.0), -127, 127).astype(np.int16)
-        return scaled.astype(np.int8) if output_type is OutputType.INT8 else (scaled + 128).astype(np.uint8)
+        kind = np.int8 if output_type is OutputType.INT8 else np.uint8
+        return np.asarray(scaled + (0 if kind is np.int8 else 128), dtype=kind)
     packed = np.packbits(vectors >= 0, axis=-1)
     return packed if output_type is OutputType.UBINARY else (packed.astype(np.int16) - 128).astype(np.int8)
 

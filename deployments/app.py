@@ -8,10 +8,10 @@ from ray.serve import Application
 
 from cluster.config import Wiring, parse_config
 from deployments.encoder import Encoder
+from deployments.fast_mode import missing_fast_mode
 from deployments.ingress import Ingress
 from deployments.pooler import Pooler
 from deployments.tokenizer import Tokenizer
-from deployments.fast_mode import missing_fast_mode
 
 logger = logging.getLogger("poolhouse")
 

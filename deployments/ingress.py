@@ -16,7 +16,7 @@ from deployments import wirings
 class Ingress:
     """Serve ingress. In the fused wiring it hosts all stages and the handles are None."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         args: dict[str, Any],
         tokenizer: DeploymentHandle | None = None,

@@ -164,7 +164,7 @@ def _guarded(handler: Handler, keys: KeyRing | None) -> Callable[[Request], Awai
             return _error_response(error)
         except ClientDisconnect:
             return _error_response(InvalidRequest("the body ended early"))
-        except Exception:  # noqa: BLE001 - the edge of the server: whatever happened, the client gets an answer
+        except Exception:
             logger.exception("request %s failed", request_id)
             return Response(unexpected_body(request_id), 500, media_type="application/json")
 

@@ -12,6 +12,9 @@ from cluster.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
+# Names end up in messages, and the search for the nearest valid one takes time with the square of their length.
+_MAX_NAME_CHARACTERS = 256
+
 
 def read_json(raw: bytes, content_type: str | None, max_body_bytes: int) -> dict[str, Any]:
     """Parse a request body.
@@ -75,10 +78,10 @@ class Fields:
         self._known.update(names)
 
     def text(self, name: str) -> str | None:
-        """Return a string field."""
+        """Return a string field that names something, of at most 256 characters."""
         value = self.raw(name)
-        if value is not None and not isinstance(value, str):
-            raise _wrong(name, "a string", value)
+        if value is not None and (not isinstance(value, str) or len(value) > _MAX_NAME_CHARACTERS):
+            raise _wrong(name, f"a string of at most {_MAX_NAME_CHARACTERS} characters", value)
         return value
 
     def flag(self, name: str) -> bool | None:
@@ -94,7 +97,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise _wrong(name, f"an integer of at least {least}", value)
+            raise _wrong(name, f"an integer from {least} to {most}", value)
         return value
 
     def number(self, name: str, least: float, most: float) -> float | None:
@@ -106,14 +109,14 @@ class Fields:
             raise _wrong(name, f"a number from {least:g} to {most:g}", value)
         return float(value)
 
-    def choice(self, name: str, kind: type[Choice]) -> Choice | None:
-        """Return a field that takes one of a few words."""
+    def choice(self, name: str, kind: type[Choice], *, without: Choice | None = None) -> Choice | None:
+        """Return a field that takes one of a few words: the values of ``kind`` but for ``without``."""
         value = self.raw(name)
         if value is None:
             return None
-        valid = [member.value for member in kind]
+        valid = [member.value for member in kind if member is not without]
         if not isinstance(value, str) or value not in valid:
-            close = nearest(value, valid) if isinstance(value, str) else ""
+            close = nearest(value[:_MAX_NAME_CHARACTERS], valid) if isinstance(value, str) else ""
             raise InvalidRequest(f"{name} is {describe(value)}{close}; send one of: {', '.join(valid)}", name)
         return kind(value)
 
@@ -121,10 +124,11 @@ class Fields:
         """Return the names of the fields that nothing has read.
 
         Raises:
-            InvalidRequest: there are some, and the body says ``"strict": true``.
+            InvalidRequest: there are some, and the body says ``"strict": true``; or ``strict`` is no boolean.
         """
+        strict = self.flag("strict")
         names = [name for name in self._body if name not in self._known]
-        if names and self._body.get("strict") is True:
+        if names and strict:
             listed = ", ".join(f"{name[:60]!r}{nearest(name[:60], self._known)}" for name in names[:16])
             raise InvalidRequest(f"unknown fields: {listed}; remove them or leave out strict", names[0][:60])
         return names

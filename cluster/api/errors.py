@@ -10,7 +10,7 @@ from cluster.errors import PoolhouseError
 
 
 def error_body(error: PoolhouseError) -> tuple[int, bytes, dict[str, str]]:
-    """Return status, body and headers; ``retry_after_s`` becomes ``Retry-After``."""
+    """Return status, body and headers; ``retry_after_s`` becomes ``Retry-After``, and a 401 says which scheme to use."""
     members: dict[str, object] = {
         "message": error.message,
         "type": error.type,
@@ -22,6 +22,8 @@ def error_body(error: PoolhouseError) -> tuple[int, bytes, dict[str, str]]:
     retry_after_s = error.extra.get("retry_after_s")
     if isinstance(retry_after_s, (int, float)):
         headers["retry-after"] = str(math.ceil(retry_after_s))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     # What a client sent may hold text that has no UTF-8 form; the message must still be printable.
     members["message"] = error.message.encode("utf-8", "replace").decode()
     return error.status, orjson.dumps({"error": members}, default=str), headers

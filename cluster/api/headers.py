@@ -22,8 +22,8 @@ def answer_headers(answer: EmbedAnswer) -> dict[str, str]:
 
 
 def ignored_fields_header(names: list[str]) -> dict[str, str]:
-    """Name the body's fields that mean nothing here, in ASCII and at most 16 of them."""
+    """Name the body's fields that mean nothing here, in ASCII, at most 16 of them and 60 characters of each."""
     if not names:
         return {}
-    shown = ",".join(name[:60].encode("ascii", "backslashreplace").decode() for name in names[:16])
+    shown = ",".join(name[:60].encode("ascii", "backslashreplace").decode()[:60] for name in names[:16])
     return {"x-poolhouse-ignored-fields": "".join(char if char.isprintable() else "?" for char in shown)}

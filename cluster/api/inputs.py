@@ -9,6 +9,7 @@ from cluster.calls import Input
 from cluster.errors import InvalidRequest, PayloadTooLarge, PoolhouseError
 
 _SHOWN = 16
+_NONE = object()
 
 
 def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
@@ -28,7 +29,8 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     if not value:
         raise InvalidRequest(f"{param} is an empty list; send at least one item", param)
     kinds = set(map(type, value))
-    if kinds == {int} or kinds == {int, str}:
+    # A number among scalars makes the whole list one sequence; [1, 2.5] is a bad sequence, not two bad items.
+    if kinds & {int, float} and not kinds & {list, dict}:
         return [_item(value, param)]
     if len(value) > max_items:
         raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
@@ -54,17 +56,19 @@ def _item(value: Any, where: str) -> Input:
     if isinstance(value, dict):
         return _item(_text_of(value, where), where)
     if isinstance(value, list) and value:
-        kinds = set(map(type, value))
-        if kinds <= {int, str}:
-            numbers = value if kinds == {int} else [part for part in value if type(part) is int]
-            bad = next((number for number in numbers if not 0 <= number < 2**31), None)
-            if bad is not None:
-                raise InvalidRequest(f"{where} has {describe(bad)}, which is no token id", where)
-            if not any(value) and "" in value:
-                raise InvalidRequest(f"{where} has empty strings only; send at least one character", where)
-            return value
+        bad = next((part for part in value if not is_part(part)), _NONE)
+        if bad is not _NONE:
+            raise InvalidRequest(f"{where} has {describe(bad)}, which is neither a token id nor a string", where)
+        if not any(part != "" for part in value):
+            raise InvalidRequest(f"{where} has empty strings only; send at least one character", where)
+        return value
     expected = "a non-empty string, or a non-empty list of token ids"
     raise InvalidRequest(f"{where} is {'an empty list' if value == [] else describe(value)}; send {expected}", where)
+
+
+def is_part(value: object) -> bool:
+    """Whether a JSON value may stand in a mixed prompt: a string, or an integer that int32 can hold and is not negative."""
+    return type(value) is str or (type(value) is int and 0 <= value < 2**31)
 
 
 def _text_of(value: dict[str, Any], where: str) -> str:

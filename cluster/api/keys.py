@@ -26,9 +26,10 @@ class ApiKey(BaseModel):
         max_items: of one request, below the general limit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A faulty record may hold a key in plain text, which must not reach the log.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     models: tuple[str, ...] | None = None
     max_items: Annotated[int, Field(ge=1)] | None = None
@@ -50,16 +51,18 @@ class KeyRing:
         keys: list[ApiKey] = []
         if config.file is not None:
             try:
-                keys += _parse(Path(config.file).read_text(encoding="utf-8"), f"api_keys.file {config.file}")
+                keys += _parse_records(Path(config.file).read_text(encoding="utf-8"), f"api_keys.file {config.file}")
             except OSError as error:
                 raise ConfigError(f"api_keys.file {config.file} cannot be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"api_keys.file {config.file} is not UTF-8; save it as UTF-8 text") from error
         if config.environment is not None:
             text = os.environ.get(config.environment)
             if text is None:
                 raise ConfigError(
                     f"api_keys.environment names the variable {config.environment}, which is not set; set it or remove the key"
                 )
-            keys += _parse(text, f"the variable {config.environment}")
+            keys += _parse_variable(text, f"the variable {config.environment}")
         if (config.file or config.environment) and not keys:
             raise ConfigError("api_keys names a source without a single key, so nobody could use the server; add one")
         return cls(tuple(keys))
@@ -77,7 +80,8 @@ class KeyRing:
             given = headers.get("x-api-key", "")
         if not given:
             raise Unauthorized("the API key is missing; send the header Authorization: Bearer KEY")
-        digest = hashlib.sha256(given.strip().encode("utf-8", "replace")).hexdigest()
+        # ASGI servers decode a header's bytes as Latin-1; the digest is of the bytes.
+        digest = hashlib.sha256(given.strip().encode("latin-1", "replace")).hexdigest()
         found: ApiKey | None = None
         # Every key is compared, so that the time taken does not tell which one came close.
         for key in self._keys:
@@ -100,17 +104,31 @@ def check_model(key: ApiKey | None, model: str) -> None:
         )
 
 
-def _parse(text: str, where: str) -> list[ApiKey]:
+def _parse_variable(text: str, where: str) -> list[ApiKey]:
     stripped = text.strip()
-    if stripped and stripped[0] not in "[-{":
-        pairs = [pair.partition(":") for pair in stripped.split(",")]
-        if not all(key_id.strip() and key.strip() for key_id, _, key in pairs):
-            raise ConfigError(f"{where} is not a list of id:key pairs separated by commas")
-        return [
-            ApiKey(id=key_id.strip(), sha256=hashlib.sha256(key.strip().encode()).hexdigest())
-            for key_id, _, key in pairs
-        ]
+    if not stripped or stripped[0] in "[-{":
+        return _parse_records(stripped, where)
+    pairs = [pair.partition(":") for pair in stripped.split(",")]
+    if not all(key_id.strip() and key.strip() for key_id, _, key in pairs):
+        raise ConfigError(f"{where} is not a list of id:key pairs separated by commas")
+    return [
+        ApiKey(id=key_id.strip(), sha256=hashlib.sha256(key.strip().encode()).hexdigest()) for key_id, _, key in pairs
+    ]
+
+
+def _parse_records(text: str, where: str) -> list[ApiKey]:
+    expected = "a list of {id, sha256, models?, max_items?}"
     try:
-        return TypeAdapter(list[ApiKey]).validate_python(yaml.safe_load(stripped) or [])
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{where} is not a list of {{id, sha256, models?, max_items?}}: {error}") from error
+        records = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        # The parser's own message quotes the text, which may hold a key; so does the chain of causes.
+        raise ConfigError(f"{where} is not YAML: see its line {line}; it should hold {expected}") from None
+    try:
+        return TypeAdapter(list[ApiKey]).validate_python(records or [])
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigError(f"{where} is not {expected}: {faults}") from None

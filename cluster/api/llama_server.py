@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields, describe
+from cluster.api.inputs import is_part
 from cluster.api.openai import parse_embeddings
 from cluster.calls import EmbedAnswer, EmbedCall, Input, TokenizeCall
 from cluster.config import Limits
@@ -60,7 +61,10 @@ def parse_tokenize(body: Mapping[str, Any]) -> tuple[TokenizeCall, list[str]]:
 def _content(value: Any) -> Input:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(type(part) is str or (type(part) is int and part >= 0) for part in value):
+    if isinstance(value, list):
+        for part in value:
+            if not is_part(part):
+                raise InvalidRequest(f"content has {describe(part)}; send strings and token ids only", "content")
         return value
     raise InvalidRequest(f"content is {describe(value)}; send a string or a list of strings and token ids", "content")
 
@@ -88,6 +92,9 @@ def parse_detokenize(body: Mapping[str, Any]) -> tuple[str | None, list[int], li
     fields = Fields(body)
     model = fields.text("model")
     ids = fields.raw("tokens")
-    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
+    if not isinstance(ids, list):
         raise InvalidRequest(f"tokens is {describe(ids)}; send a list of token ids", "tokens")
+    for token in ids:
+        if isinstance(token, str) or not is_part(token):
+            raise InvalidRequest(f"tokens has {describe(token)}, which is no token id; send token ids only", "tokens")
     return model, ids, fields.unknown()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
 from cluster.calls import EmbedAnswer, OutputType
 from cluster.types import offsets_of
 
-_DTYPES = {
+# Proxies and clients hold a response's header to 8 or 16 KiB in all.
+_MAX_HEADER_CHARACTERS = 4_096
+
+_DTYPES: dict[OutputType, np.dtype[Any]] = {
     OutputType.FLOAT: np.dtype("<f4"),
     OutputType.INT8: np.dtype("i1"),
     OutputType.UINT8: np.dtype("u1"),
@@ -19,11 +23,12 @@ _DTYPES = {
 
 
 def format_npy(answer: EmbedAnswer, output_type: OutputType) -> tuple[bytes, dict[str, str]]:
-    """Print all items' rows one after the other as one ``.npy`` array.
+    """Print all items' rows, then what belongs to them, as ``.npy`` arrays one behind the other (``np.load`` reads on).
 
     Returns:
-        The file ``[rows, width]``, and for token matrices the header ``x-poolhouse-offsets``: n + 1 row numbers, item i being
-        rows ``offsets[i]`` to ``offsets[i + 1]``.
+        The arrays: rows ``[rows, width]``; offsets int64 ``[n + 1]``, item i being rows ``offsets[i]`` to ``offsets[i + 1]``;
+        tokens int64 ``[n]``; truncated tokens int64 ``[n]``. And the header ``x-poolhouse-offsets``, which repeats the offsets
+        where they take at most 4,096 characters.
     """
     dtype = _DTYPES[output_type]
     rows = [shape[0] if len(shape) == 2 else 1 for shape in answer.shapes]
@@ -33,5 +38,10 @@ def format_npy(answer: EmbedAnswer, output_type: OutputType) -> tuple[bytes, dic
     np.lib.format.write_array_header_1_0(
         head, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total, width)}
     )
-    offsets = ",".join(str(offset) for offset in offsets_of(rows).tolist())
-    return head.getvalue() + b"".join(answer.pieces), {"x-poolhouse-offsets": offsets}
+    offsets = offsets_of(rows)
+    tail = io.BytesIO()
+    for numbers in (offsets, answer.tokens, answer.cut_tokens):
+        np.save(tail, np.asarray(numbers, dtype="<i8"), allow_pickle=False)
+    printed = ",".join(map(str, offsets.tolist()))
+    headers = {"x-poolhouse-offsets": printed} if len(printed) <= _MAX_HEADER_CHARACTERS else {}
+    return b"".join((head.getvalue(), *answer.pieces, tail.getvalue())), headers

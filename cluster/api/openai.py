@@ -28,12 +28,8 @@ def parse_embeddings(
     """
     fields = Fields(body)
     fields.ignore("user", "input", "content")
-    encoding = fields.choice("encoding_format", Encoding)
-    if encoding is Encoding.RAW:
-        raise InvalidRequest(
-            f"encoding_format is 'raw'; send float or base64, or accept: {OCTET_STREAM}", "encoding_format"
-        )
-    if headers.get("accept", "").startswith(OCTET_STREAM):
+    encoding = fields.choice("encoding_format", Encoding, without=Encoding.RAW)
+    if headers.get("accept", "").lower().startswith(OCTET_STREAM):
         encoding = Encoding.RAW
     call = EmbedCall(
         inputs=parse_inputs(fields.raw(input_field), input_field, limits.max_items),
@@ -45,7 +41,7 @@ def parse_embeddings(
         lane=fields.choice("lane", Lane),
         timeout_s=_timeout_s(fields, headers),
         options=AnswerOptions(
-            normalize=fields.number("embd_normalize", -1, 1000),
+            normalize=_normalize(fields),
             dimensions=fields.integer("dimensions", 1),
             encoding=encoding or Encoding.JSON,
             output_type=fields.choice("output_dtype", OutputType) or OutputType.FLOAT,
@@ -53,6 +49,16 @@ def parse_embeddings(
         param=input_field,
     )
     return call, fields.unknown()
+
+
+def _normalize(fields: Fields) -> float | None:
+    p = fields.number("embd_normalize", -1, 1000)
+    if p is not None and p < 1 and p not in (-1.0, 0.0):
+        raise InvalidRequest(
+            f"embd_normalize is {p:g}; send -1 (none), 0 (max-absolute), 1 (taxicab), 2 (Euclidean) or a larger p",
+            "embd_normalize",
+        )
+    return p
 
 
 def _truncate(fields: Fields) -> Truncate | None:
@@ -86,7 +92,7 @@ def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> bytes:
         out.append(b'%s{"object":"embedding","index":%d,"embedding":' % (b"," if index else b"", index))
         out.append(b'"%s"' % piece if base64 else piece)
         if base64:
-            shape = ",".join(str(size) for size in answer.shapes[index]).encode()
+            shape = ",".join(map(str, _printed_shape(answer.shapes[index], options.output_type))).encode()
             out.append(b',"encoding_format":"base64","shape":[%s]' % shape)
         out.append(b',"tokens":%d,"truncated_tokens":%d}' % (answer.tokens[index], answer.cut_tokens[index]))
     total = sum(answer.tokens)
@@ -98,3 +104,8 @@ def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> bytes:
     }
     out.append(b"]," + orjson.dumps(tail)[1:])
     return b"".join(out)
+
+
+def _printed_shape(shape: tuple[int, ...], output_type: OutputType) -> tuple[int, ...]:
+    packed = output_type in (OutputType.BINARY, OutputType.UBINARY)
+    return (*shape[:-1], (shape[-1] + 7) // 8) if packed else shape

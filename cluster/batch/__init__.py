@@ -1,0 +1,1 @@
+"""Batch inference over datasets with Ray Data."""

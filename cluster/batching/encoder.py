@@ -223,7 +223,7 @@ class Encoder:
                 values, value_offsets, value_widths = pool(hidden, offsets, codes)
                 parts = [values[value_offsets[i] : value_offsets[i + 1]] for i in range(len(live))]
                 widths = value_widths.tolist()
-        except Exception as error:  # noqa: BLE001 - the thread serves everyone; only this micro-batch's callers may fail
+        except Exception as error:
             logger.exception("a micro-batch of %d sequences failed", len(live))
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")
             for job, item in live:

@@ -22,6 +22,7 @@ def load_engine(encoder: EncoderConfig, path: Path | None, facts: ModelFacts, *,
         return FakeEngine(
             facts,
             max_micro_batch_tokens=encoder.micro_batch_tokens,
+            context_tokens=encoder.context_tokens,
             seconds_per_token=encoder.fake_seconds_per_token,
         )
     # Imported late: processes that only need the fake engine do not pay for the native library.

@@ -83,6 +83,7 @@ class FakeEngine:
     """See ``cluster.engine.protocol.Engine``.
 
     Args:
+        context_tokens: the longest sequence, if below the model's.
         seconds_per_token: how long a call takes.
         abort: what a call does that llama.cpp would not survive.
     """
@@ -92,13 +93,16 @@ class FakeEngine:
         facts: ModelFacts | None = None,
         *,
         max_micro_batch_tokens: int = 512,
+        context_tokens: int | None = None,
         seconds_per_token: float = 0.0,
         abort: Callable[[], None] = os.abort,
     ) -> None:
         self.facts = facts or fake_facts()
-        self.max_micro_batch_tokens = max(max_micro_batch_tokens, self.facts.context_tokens)
+        self.max_sequence_tokens = min(self.facts.context_tokens, context_tokens or self.facts.context_tokens)
+        whole_sequence = 0 if self.facts.causal else self.max_sequence_tokens
+        self.max_micro_batch_tokens = max(max_micro_batch_tokens, whole_sequence)
         self.max_sequences = 256
-        self.max_sequence_tokens = self.facts.context_tokens
+        self._closed = False
         self._seconds_per_token = seconds_per_token
         self._abort = abort
 
@@ -110,19 +114,28 @@ class FakeEngine:
         return np.sin(phases).astype(np.float32)
 
     def score(self, token_ids: Int32, offsets: Int64, second_segment: Int32) -> Float32:
-        """Return made-up scores, float32 ``[n, 1]``: the share of the second text's ids that the first has too."""
+        """Return made-up scores, float32 ``[n, n_labels]``: the share of the second text's ids that the first has too.
+
+        Label k has the share divided by k + 1.
+        """
+        if PoolingType.RANK not in self.facts.pooling_types:
+            raise EngineError(f"the model has no classification head: {self.facts.refused.get(PoolingType.RANK, '')}")
         self._native_call(token_ids, offsets)
-        scores = np.zeros((len(offsets) - 1, 1), dtype=np.float32)
+        shares = np.zeros((len(offsets) - 1, 1), dtype=np.float32)
         for item, second in enumerate(second_segment.tolist()):
             ids = token_ids[offsets[item] : offsets[item + 1]]
             middle = second if second >= 0 else len(ids)
-            scores[item] = float(np.isin(ids[middle:], ids[:middle]).mean()) if middle < len(ids) else 0.0
-        return scores
+            shares[item] = float(np.isin(ids[middle:], ids[:middle]).mean()) if middle < len(ids) else 0.0
+        divisors = np.arange(1, max(1, len(self.facts.labels)) + 1)
+        return (shares / divisors).astype(np.float32)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Refuse further calls."""
+        self._closed = True
 
     def _native_call(self, token_ids: Int32, offsets: Int64) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
         try:
             check_packed(
                 token_ids,

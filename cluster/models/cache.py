@@ -47,33 +47,42 @@ def make_once(path: Path, make: Callable[[Path], None], needs_bytes: int) -> Pat
         needs_bytes: free space that making it takes at most.
 
     Raises:
-        ModelLoadError: the disk is too small or full; nothing is left behind.
+        ModelLoadError: the disk is too small or full, or cannot be written to; nothing is left behind.
     """
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock(path):
-        if path.exists():
-            return path
-        free = shutil.disk_usage(path.parent).free
-        if free < needs_bytes:
-            raise ModelLoadError(
-                f"{path.parent} has {free / 1e6:.0f} MB free and {path.name} needs {needs_bytes / 1e6:.0f} MB to be made; "
-                "free some space or set POOLHOUSE_CACHE_DIR to another disk"
-            )
-        _remove_stale(path)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as scratch:
-            unfinished = Path(scratch) / path.name
-            try:
-                make(unfinished)
-                with unfinished.open("rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(unfinished, path)
-            except OSError as error:
-                raise ModelLoadError(
-                    f"{path.name} cannot be written to {path.parent}: {error.strerror or error}; nothing was left behind"
-                ) from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(path):
+            if not path.exists():
+                _remove_stale(path)
+                _check_space(path, needs_bytes)
+                _make(path, make)
+    except OSError as error:
+        # NumPy's writes fail without the system's reason.
+        reason = error.strerror or f"{error} (is the disk full?)"
+        raise ModelLoadError(
+            f"{path.name} cannot be made in {path.parent}: {reason}; nothing was left behind"
+        ) from error
     return path
+
+
+def _check_space(path: Path, needs_bytes: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needs_bytes:
+        raise ModelLoadError(
+            f"{path.parent} has {free / 1e6:.0f} MB free and {path.name} needs {needs_bytes / 1e6:.0f} MB to be made; "
+            "free some space or set POOLHOUSE_CACHE_DIR to another disk"
+        )
+
+
+def _make(path: Path, make: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as scratch:
+        unfinished = Path(scratch) / path.name
+        make(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
 
 
 def _remove_stale(path: Path) -> None:

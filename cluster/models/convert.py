@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from cluster.errors import ModelLoadError
 from cluster.models.progress import progress
@@ -29,6 +29,16 @@ _GGUF_POOLING = {
     PoolingType.CLS: gguf.PoolingType.CLS,
     PoolingType.RANK: gguf.PoolingType.RANK,
 }
+_CONFIG_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "type_vocab_size",
+    "vocab_size",
+)
 # What only a training objective used, and position_ids, which are a constant.
 _UNUSED = ("embeddings.position_ids", "cls.predictions", "cls.seq_relationship")
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
@@ -50,13 +60,20 @@ def convert_bert(folder: Path, target: Path, quantisation: str, *, name: str) ->
         quantisation: type of the matrices: f32, f16 or q8_0. Vectors, positions and token types stay f32.
 
     Raises:
-        ModelLoadError: a file is missing, or the model is not a BERT.
+        ModelLoadError: a file is missing or damaged, or the model is not a BERT.
+        OSError: ``target`` cannot be written.
     """
+    for needed in ("config.json", "model.safetensors", "vocab.txt"):
+        if not (folder / needed).is_file():
+            raise ModelLoadError(f"{folder} has no {needed}; a BERT folder of the Hugging Face layout was expected")
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "bert":
         raise ModelLoadError(f"{folder} holds a {config.get('model_type')!r} model; only 'bert' can be converted here")
+    missing = [key for key in _CONFIG_KEYS if key not in config]
+    if missing:
+        raise ModelLoadError(f"{folder / 'config.json'} lacks {', '.join(missing)}")
     writer = gguf.GGUFWriter(target, "bert")
-    with safe_open(str(folder / "model.safetensors"), framework="numpy") as tensors:
+    with _open_tensors(folder / "model.safetensors") as tensors:
         names = {original: _short(original) for original in tensors.keys()}  # noqa: SIM118 - no mapping
         has_head = "classifier.weight" in names.values() or "classifier.out_proj.weight" in names.values()
         _write_metadata(writer, config, folder, name, quantisation, has_head)
@@ -70,12 +87,32 @@ def convert_bert(folder: Path, target: Path, quantisation: str, *, name: str) ->
                     raise ModelLoadError(
                         f"the tensor {original!r} has no place in a BERT GGUF; is the model a plain BERT?"
                     )
-                _add_tensor(writer, target_name, tensors.get_tensor(original), quantisation)
+                _add_tensor(writer, target_name, _read_tensor(tensors, original), quantisation)
                 step(1)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _open_tensors(path: Path) -> Any:
+    try:
+        return safe_open(str(path), framework="numpy")
+    except SafetensorError as error:
+        raise ModelLoadError(f"{path} is damaged: {error}; fetch it again") from error
+
+
+def _read_tensor(tensors: Any, name: str) -> NDArray[Any]:
+    try:
+        data: NDArray[Any] = tensors.get_tensor(name)
+    except TypeError as error:
+        # NumPy has no bfloat16.
+        raise ModelLoadError(
+            f"the tensor {name!r} cannot be read ({error}); save the model as float32 first"
+        ) from error
+    return data
 
 
 def _short(name: str) -> str:
@@ -120,7 +157,7 @@ def _write_metadata(
     if pooling is not None:
         writer.add_pooling_type(_GGUF_POOLING[pooling])
     if has_head:
-        labels: dict[str, str] = config.get("id2label", {"0": "LABEL_0"})
+        labels: dict[str, str] = config.get("id2label") or {"0": "LABEL_0"}
         writer.add_classifier_output_labels([labels[key] for key in sorted(labels, key=int)])
 
 
@@ -140,6 +177,8 @@ def _write_vocabulary(writer: gguf.GGUFWriter, config: dict[str, Any], folder: P
     if len(words) > size:
         raise ModelLoadError(f"vocab.txt has {len(words)} entries and config.json says {size}")
     special = {word: token_id for token_id, word in enumerate(words) if word in _SPECIAL}
+    if missing := sorted(_SPECIAL - special.keys()):
+        raise ModelLoadError(f"vocab.txt lacks {', '.join(missing)}; it is not a BERT's")
     tokens: list[str] = []
     types: list[gguf.TokenType] = []
     for word in words:

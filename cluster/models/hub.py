@@ -1,6 +1,7 @@
 """GGUF files on a Hugging Face hub: ``hf://org/repo/file.gguf@revision``.
 
-huggingface_hub resumes broken downloads, keeps its own cache, reads ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``.
+huggingface_hub keeps its own cache and reads ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``. While it runs it takes
+a broken connection up again where it broke; what a killed process had downloaded is lost.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import httpx
+import httpx2
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -21,15 +24,22 @@ from huggingface_hub.errors import (
 
 from cluster.errors import ModelLoadError
 
-_SOURCE = re.compile(r"^hf://(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+\.gguf)(?:@(?P<revision>[^@]+))?$")
+# A hub allows letters, digits, "-", "_" and "." in names, which neither begin nor end with "-" or ".".
+_NAME = r"\w(?:[\w.-]*\w)?"
+_SOURCE = re.compile(rf"^hf://(?P<repo>{_NAME}/{_NAME})/(?P<file>[^@]+\.gguf)(?:@(?P<revision>[^@]+))?$", re.ASCII)
 
 
 class HubSource:
     """One file of one repository at one revision."""
 
     def __init__(self, source: str) -> None:
+        """Parse ``source``.
+
+        Raises:
+            ModelLoadError: it is not of the form above.
+        """
         found = _SOURCE.match(source)
-        if found is None:
+        if found is None or "--" in found["repo"] or ".." in source:
             raise ModelLoadError(f"source {source!r} is not of the form hf://org/repo/file.gguf@revision")
         self.source = source
         self.repo = found["repo"]
@@ -57,14 +67,33 @@ class HubSource:
             raise self._failed(f"the repository has no revision {self.revision!r}") from error
         except LocalEntryNotFoundError as error:
             raise self._failed(
-                "it is not in the hub's cache and the hub cannot be reached; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+                f"it is not in the hub's cache and {_why_not_reached(error)}; "
+                "check the network, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE"
             ) from error
         except EntryNotFoundError as error:
             raise self._failed(f"the repository has no file {self.file!r}") from error
-        except (HfHubHTTPError, httpx.HTTPError) as error:
-            raise self._failed(f"the hub answered: {error}") from error
+        except HFValidationError as error:
+            raise self._failed(f"no hub can have such a repository: {error}") from error
+        except HfHubHTTPError as error:
+            raise self._failed(f"the hub answered: {_one_line(error)}") from error
+        except httpx2.HTTPError as error:
+            raise self._failed(
+                f"the connection failed ({error}); check the network and HF_ENDPOINT, then repeat"
+            ) from error
         except OSError as error:
-            raise self._failed(f"{error.strerror or error}; a download that broke off resumes next time") from error
+            raise self._failed(f"{error.strerror or error}; nothing unfinished was kept") from error
 
     def _failed(self, why: str) -> ModelLoadError:
         return ModelLoadError(f"{self.source} cannot be had: {why}")
+
+
+def _why_not_reached(error: Exception) -> str:
+    # The library calls everything from a refusal to a missing network by one name; the cause tells them apart.
+    cause = error.__cause__
+    if isinstance(cause, (HfHubHTTPError, FileMetadataError)):
+        return f"the hub answered: {_one_line(cause)}"
+    return "the hub cannot be reached"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

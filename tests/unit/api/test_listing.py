@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import httpx
+import pytest
+
+from cluster.types import PoolingType
+from tests.support.pipelines import DIMENSIONS, SHORT_MODEL_TOKENS
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+async def test_models_say_what_they_answer(client: httpx.AsyncClient, path: str) -> None:
+    listing = (await client.get(path)).json()
+    assert listing["object"] == "list"
+    fake, short = listing["data"]
+    assert (fake["id"], fake["object"], fake["owned_by"]) == ("fake", "model", "poolhouse")
+    assert fake["aliases"] == ["text-embedding-3-small"]
+    assert fake["pooling_types"] == [pooling.value for pooling in PoolingType]
+    assert fake["default_pooling"] == "mean"
+    assert (fake["dimensions"], fake["context_length"], fake["max_model_len"]) == (DIMENSIONS, 512, 512)
+    assert fake["prompts"] == ["document", "query"]
+    assert short["pooling_types"] == ["mean", "cls"]
+    assert short["context_length"] == SHORT_MODEL_TOKENS
+    assert fake["fingerprint"] != short["fingerprint"]
+
+
+async def test_the_fingerprint_is_that_of_the_answers(client: httpx.AsyncClient) -> None:
+    fake = (await client.get("/v1/models")).json()["data"][0]
+    answer = (await client.post("/v1/embeddings", json={"input": "a"})).json()
+    assert answer["fingerprint"] == fake["fingerprint"]
+
+
+async def test_info_names_version_wiring_limits_and_encoders(client: httpx.AsyncClient) -> None:
+    info = (await client.get("/info")).json()
+    assert info["version"] == version("poolhouse")
+    assert info["wiring"] == "fused"
+    assert info["default_model"] == "fake"
+    assert info["limits"]["max_items"] == 50_000
+    assert info["limits"]["max_tokens"] is None
+    assert [model["id"] for model in info["models"]] == ["fake", "short"]
+    assert info["encoders"] == {"wide": {"model": "fake", "weight": 1.0}, "narrow": {"model": "short", "weight": 1.0}}

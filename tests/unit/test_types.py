@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from cluster.errors import InputTooLong, PoolhouseError
+from cluster.types import (
+    MESSAGE_VERSION,
+    Lane,
+    PoolingType,
+    RequestFacts,
+    TokenBatch,
+    VectorBatch,
+    offsets_of,
+    pooling_of,
+)
+
+_TOO_LONG = InputTooLong("too long", "input[1]", tokens=600)
+
+
+def _tokens(
+    sequences: list[list[int]], *, requests: list[str], owner: list[int], failed: int | None = None
+) -> TokenBatch:
+    """Item i has pooling type number i, its second text begins at i, and i tokens were cut."""
+    count = len(sequences)
+    return TokenBatch(
+        fingerprint="mark",
+        token_ids=np.asarray([token_id for sequence in sequences for token_id in sequence], dtype=np.int32),
+        offsets=offsets_of([len(sequence) for sequence in sequences]),
+        pooling=np.arange(count, dtype=np.uint8),
+        second_segment=np.arange(count, dtype=np.int32),
+        cut_tokens=np.arange(count, dtype=np.int32),
+        owner=np.asarray(owner, dtype=np.int32),
+        requests=[RequestFacts(name, Lane.BULK, remaining_s=1.5, trace=f"trace-{name}") for name in requests],
+        errors={} if failed is None else {failed: _TOO_LONG},
+    )
+
+
+def _three() -> TokenBatch:
+    return _tokens([[1, 2, 3], [], [4, 5]], requests=["a", "b"], owner=[0, 1, 0], failed=1)
+
+
+def _seen(batch: TokenBatch) -> list[tuple[list[int], int, int, int, str, PoolhouseError | None]]:
+    """What belongs to each item, whatever the message around it looks like."""
+    return [
+        (
+            batch.ids(item).tolist(),
+            int(batch.pooling[item]),
+            int(batch.second_segment[item]),
+            int(batch.cut_tokens[item]),
+            batch.requests[batch.owner[item]].request_id,
+            batch.errors.get(item),
+        )
+        for item in range(len(batch))
+    ]
+
+
+def _check_types(batch: TokenBatch) -> None:
+    found = {
+        name: getattr(batch, name).dtype
+        for name in ("token_ids", "offsets", "pooling", "second_segment", "cut_tokens", "owner")
+    }
+    expected = {name: np.dtype(np.int32) for name in found}
+    assert found == expected | {"offsets": np.dtype(np.int64), "pooling": np.dtype(np.uint8)}
+
+
+def _vectors(rows: list[list[list[float]]], *, failed: int | None = None) -> VectorBatch:
+    flat = [np.asarray(item, dtype=np.float32).reshape(-1) for item in rows]
+    return VectorBatch(
+        fingerprint="mark",
+        values=np.concatenate(flat) if flat else np.empty(0, dtype=np.float32),
+        offsets=offsets_of([len(part) for part in flat]),
+        widths=np.asarray([len(item[0]) if item else 1 for item in rows], dtype=np.int32),
+        errors={} if failed is None else {failed: _TOO_LONG},
+        encoded_tokens=7,
+        encode_s=0.5,
+        queue_s=0.25,
+    )
+
+
+def _three_vectors() -> VectorBatch:
+    """A matrix of two tokens, an error and a score."""
+    return _vectors([[[1.0, 2.0], [3.0, 4.0]], [], [[5.0]]], failed=1)
+
+
+def _rows(batch: VectorBatch) -> list[object]:
+    return [batch.errors[item] if item in batch.errors else batch.rows(item).tolist() for item in range(len(batch))]
+
+
+def test_codes_name_pooling_types_both_ways() -> None:
+    assert [pooling_of(pooling.code) for pooling in PoolingType] == list(PoolingType)
+    # Messages between versions carry these numbers.
+    assert {str(pooling): pooling.code for pooling in PoolingType} == {
+        "none": 0,
+        "mean": 1,
+        "cls": 2,
+        "last": 3,
+        "rank": 4,
+        "weighted": 5,
+    }
+
+
+def test_offsets_begin_at_zero_and_end_at_the_total() -> None:
+    assert offsets_of([3, 0, 2]).tolist() == [0, 3, 3, 5]
+    assert offsets_of([]).tolist() == [0]
+    assert offsets_of(np.asarray([2], dtype=np.int64)).dtype == np.int64
+
+
+def test_token_batch_counts_and_cuts_its_items() -> None:
+    batch = _three()
+    assert len(batch) == 3
+    assert batch.lengths.tolist() == [3, 0, 2]
+    assert [batch.ids(item).tolist() for item in range(3)] == [[1, 2, 3], [], [4, 5]]
+    assert np.shares_memory(batch.ids(0), batch.token_ids)
+    assert batch.version == MESSAGE_VERSION
+
+
+@pytest.mark.parametrize("items", [[0, 1, 2], [2, 1, 0], [1], [2, 2, 0], []])
+def test_selected_items_keep_all_that_is_theirs(items: list[int]) -> None:
+    batch = _three()
+    chosen = batch.select(items)
+    assert _seen(chosen) == [_seen(batch)[item] for item in items]
+    assert set(chosen.errors) == {new for new, old in enumerate(items) if old == 1}
+    assert chosen.fingerprint == "mark"
+    _check_types(chosen)
+
+
+def test_concatenated_items_keep_all_that_is_theirs() -> None:
+    one = _three()
+    two = _tokens([[6], [7, 8]], requests=["c"], owner=[0, 0], failed=0)
+    none = _tokens([], requests=["d"], owner=[])
+    whole = TokenBatch.concatenate([one, none, two, one])
+    assert _seen(whole) == _seen(one) + _seen(two) + _seen(one)
+    assert set(whole.errors) == {1, 3, 6}
+    _check_types(whole)
+
+
+def test_selection_undoes_concatenation() -> None:
+    one, two = _three(), _tokens([[6], [7, 8]], requests=["c"], owner=[0, 0], failed=0)
+    whole = TokenBatch.concatenate([one, two])
+    assert _seen(whole.select(range(3))) == _seen(one)
+    assert _seen(whole.select(range(3, 5))) == _seen(two)
+
+
+def test_concatenation_leaves_its_parts_as_they_are() -> None:
+    one, two = _three(), _three()
+    TokenBatch.concatenate([one, two])
+    assert _seen(one) == _seen(two) == _seen(_three())
+    assert len(one.requests) == 2
+
+
+def test_one_batch_concatenated_is_itself() -> None:
+    batch, vectors = _three(), _three_vectors()
+    assert TokenBatch.concatenate([batch]) is batch
+    assert VectorBatch.concatenate([vectors]) is vectors
+
+
+def test_facts_of_a_request_stand_once_for_its_items() -> None:
+    whole = TokenBatch.concatenate([_three(), _three()])
+    assert [facts.request_id for facts in whole.requests] == ["a", "b", "a", "b"]
+    assert whole.owner.tolist() == [0, 1, 0, 2, 3, 2]
+    assert whole.requests[0] == RequestFacts("a", Lane.BULK, 1.5, "trace-a")
+
+
+def test_messages_survive_a_process_boundary() -> None:
+    arrived = pickle.loads(pickle.dumps(_three()))
+    assert [item[:5] for item in _seen(arrived)] == [item[:5] for item in _seen(_three())]
+    assert (arrived.errors[1].message, arrived.errors[1].extra) == ("too long", {"tokens": 600})
+    vectors = pickle.loads(pickle.dumps(_three_vectors()))
+    assert vectors.rows(0).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert vectors.errors[1].param == "input[1]"
+
+
+def test_vector_batch_gives_each_item_its_rows() -> None:
+    batch = _three_vectors()
+    assert len(batch) == 3
+    assert batch.rows(0).shape == (2, 2)
+    assert batch.rows(2).shape == (1, 1)
+    assert np.shares_memory(batch.rows(0), batch.values)
+
+
+def test_item_with_an_error_has_no_rows() -> None:
+    assert _three_vectors().rows(1).shape == (0, 1)
+
+
+@pytest.mark.parametrize("items", [[0, 1, 2], [2, 1, 0], [1], [2, 2, 0], []])
+def test_selected_vectors_keep_their_rows_and_errors(items: list[int]) -> None:
+    batch = _three_vectors()
+    chosen = batch.select(items)
+    assert _rows(chosen) == [_rows(batch)[item] for item in items]
+    assert set(chosen.errors) == {new for new, old in enumerate(items) if old == 1}
+    assert chosen.values.dtype == np.float32
+    assert chosen.widths.dtype == np.int32
+    assert (chosen.encode_s, chosen.queue_s, chosen.fingerprint) == (0.5, 0.25, "mark")
+
+
+def test_concatenated_vectors_keep_their_rows_and_errors() -> None:
+    one, two = _three_vectors(), _vectors([[[9.0, 8.0, 7.0]]])
+    whole = VectorBatch.concatenate([one, two, one])
+    assert _rows(whole) == _rows(one) + _rows(two) + _rows(one)
+    assert set(whole.errors) == {1, 5}
+    assert whole.values.dtype == np.float32
+    assert whole.widths.dtype == np.int32
+
+
+def test_times_add_up_and_waiting_is_the_longest() -> None:
+    one, two = _three_vectors(), _three_vectors()
+    two.queue_s = 0.75
+    whole = VectorBatch.concatenate([one, two])
+    assert (whole.encoded_tokens, whole.encode_s, whole.queue_s) == (14, 1.0, 0.75)
