@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.batching.dispatcher import Dispatcher
 from cluster.batching.planning import split_by_tokens
-from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Input, TokenizeCall
+from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Input, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
 from cluster.errors import DeadlineExceeded, InvalidRequest, PayloadTooLarge, PoolhouseError
 from cluster.pooler import PieceBatch, PoolerBatch
@@ -236,6 +236,10 @@ def _pick_tokens(result: TokenBatch, begin: int, end: int) -> TokenBatch:
 def _check_options(
     options: AnswerOptions, pooling: PoolingType, model: str, config: PoolhouseConfig, facts: ModelFacts
 ) -> None:
+    if pooling is PoolingType.RANK and options.output_type is not OutputType.FLOAT:
+        raise InvalidRequest(
+            "output_dtype packs vectors and pooling type 'rank' returns scores; leave it out", "output_dtype"
+        )
     wanted = options.dimensions
     if wanted is None:
         return

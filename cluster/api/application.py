@@ -188,7 +188,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         known = NotFound(f"there is no path {request.url.path[:200]}; GET /info and the README list those that exist")
     else:
         known = InvalidRequest(f"the request cannot be read: {error}")
-    return _error_response(known)
+    response = _error_response(known)
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
 
 
 async def _on_exception(request: Request, error: Exception) -> Response:
