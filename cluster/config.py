@@ -91,8 +91,6 @@ class EncoderConfig(Strict):
         threads: CPU threads of one replica; None: the CPUs of the machine, or the replica's ``num_cpus`` if ≥ 1.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
         flash_attention: ``auto`` leaves the choice to llama.cpp.
-        headless: run the derived body that has no vocabulary (see ``cluster.models.headless``).
-        calibrate: find the fastest micro-batch at start-up and keep it in the cache directory.
         fake_seconds_per_token: cost of the fake engine.
     """
 
@@ -105,8 +103,6 @@ class EncoderConfig(Strict):
     threads: Annotated[int, Field(ge=1)] | None = None
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     flash_attention: Literal["auto", "on", "off"] = "auto"
-    headless: bool = False
-    calibrate: bool = False
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -116,7 +112,6 @@ class Limits(Strict):
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     max_items: Annotated[int, Field(ge=1)] = 50_000
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_queued_tokens: Annotated[int, Field(ge=1)] = 2_000_000
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
 
 
@@ -142,8 +137,6 @@ class BatchingConfig(Strict):
         bulk_items: a request with more items goes to the bulk lane, unless it says otherwise.
         bulk_tokens: the same by its tokens.
         shares: of the interactive and of the bulk lane where both wait.
-        deduplicate: equal items in flight are encoded once.
-        result_cache_bytes: size of the result cache; 0 is off.
     """
 
     message_tokens: Annotated[int, Field(ge=1)] = 8192
@@ -152,8 +145,6 @@ class BatchingConfig(Strict):
     bulk_items: Annotated[int, Field(ge=1)] = 8
     bulk_tokens: Annotated[int, Field(ge=1)] = 4096
     shares: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 1)
-    deduplicate: bool = True
-    result_cache_bytes: Annotated[int, Field(ge=0)] = 0
 
 
 class PoolhouseConfig(Strict):
