@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,12 @@ def load_facts(config: PoolhouseConfig, model: str) -> tuple[Path | None, ModelF
     return path, inspect_gguf(path).facts(), fingerprint(gguf_sha256(path), model_config)
 
 
-def load_tokenizer(config: PoolhouseConfig) -> Tokenizer:
-    """Load the vocabularies of all models."""
+def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None) -> Tokenizer:
+    """Load the vocabularies of the models named; None: of all."""
     models: dict[str, TokenizedModel] = {}
     for name, model_config in config.models.items():
+        if names is not None and name not in names:
+            continue
         path, facts, mark = load_facts(config, name)
         vocabulary = load_vocabulary(path)
         contexts = [
@@ -84,7 +87,7 @@ def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_typ
     Raises:
         ModelLoadError: a result is missing or not finite.
     """
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_tokenizer(config, [model])
     for pooling in pooling_types:
         texts = TextBatch(model, [KNOWN_TEXT], [0], [TextOptions(pooling)], [RequestFacts("self-test")])
         result = encoder.submit(tokenizer.tokenize(texts)).result()

@@ -60,6 +60,7 @@ class EmbedCall:
     pooling: PoolingType | None = None
     truncate: Truncate | None = None
     prompt_name: str | None = None
+    prompt_param: str = "input_type"
     parse_special: bool | None = None
     lane: Lane | None = None
     timeout_s: float | None = None

@@ -145,7 +145,7 @@ class Pipeline:
                 TextOptions(
                     pooling=pooling,
                     truncate=call.truncate or model_config.truncate,
-                    prompt=prompt_of(model_config, call.prompt_name),
+                    prompt=prompt_of(model_config, call.prompt_name, call.prompt_param),
                     parse_special=model_config.parse_special if call.parse_special is None else call.parse_special,
                 )
             ],

@@ -160,7 +160,7 @@ class Tokenizer:
 _NO_TOKENS: Int32 = np.zeros(0, dtype=np.int32)
 
 
-def prompt_of(config: ModelConfig, name: str | None) -> str:
+def prompt_of(config: ModelConfig, name: str | None, param: str = "input_type") -> str:
     """Return the configured prompt of that name; no name is no prompt.
 
     Raises:
@@ -174,7 +174,7 @@ def prompt_of(config: ModelConfig, name: str | None) -> str:
             return config.prompts[candidate]
     known = ", ".join(config.prompts) or "none"
     raise InvalidRequest(
-        f"the model has no prompt named {name!r}{nearest(name, config.prompts)}; its prompts: {known}", "input_type"
+        f"the model has no prompt named {name!r}{nearest(name, config.prompts)}; its prompts: {known}", param
     )
 
 

@@ -44,6 +44,8 @@ def _model(pipeline: Pipeline, name: str, started_s: int) -> dict[str, Any]:
         "aliases": pipeline.config.models[name].aliases,
         "pooling_types": pipeline.router.pooling_types(name),
         "default_pooling": pipeline.router.default_pooling(name),
+        "trained_pooling": description.facts.trained_pooling,
+        "causal": description.facts.causal,
         "refused_pooling_types": {str(pooling): why for pooling, why in description.facts.refused.items()},
         "dimensions": description.facts.dimensions,
         "context_length": description.max_tokens,

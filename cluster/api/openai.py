@@ -31,12 +31,15 @@ def parse_embeddings(
     encoding = fields.choice("encoding_format", Encoding, without=Encoding.RAW)
     if headers.get("accept", "").lower().startswith(OCTET_STREAM):
         encoding = Encoding.RAW
+    by_name = fields.text("prompt_name")
+    by_type = fields.text("input_type")
     call = EmbedCall(
         inputs=parse_inputs(fields.raw(input_field), input_field, limits.max_items),
         model=fields.text("model"),
         pooling=fields.choice("pooling", PoolingType),
         truncate=_truncate(fields),
-        prompt_name=fields.text("prompt_name") or fields.text("input_type"),
+        prompt_name=by_name or by_type,
+        prompt_param="prompt_name" if by_name else "input_type",
         parse_special=fields.flag("parse_special"),
         lane=fields.choice("lane", Lane),
         timeout_s=_timeout_s(fields, headers),

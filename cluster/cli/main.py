@@ -14,7 +14,9 @@ from cluster.errors import PoolhouseError
 # Name, module, help. Modules are imported only when their command is asked for, so that --help is quick.
 COMMANDS = (
     ("check", "cluster.cli.check", "check a configuration file and print the plan"),
+    ("compare", "cluster.cli.compare", "compare pooling types on your own data"),
     ("models", "cluster.cli.models", "list, pull or inspect models"),
+    ("tokens", "cluster.cli.tokens", "show a text's tokens and their vectors"),
 )
 
 EXIT_FAULT = 1

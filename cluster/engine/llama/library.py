@@ -20,6 +20,7 @@ _WARN_LEVEL = 3
 _complaints: deque[str] = deque(maxlen=20)
 
 
+# llama_cpp has no types.
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
     # llama.cpp prints hundreds of lines for every load; only complaints are kept, to be quoted when a call fails.
