@@ -35,7 +35,8 @@ install: $(VENV)/.serve ## Make .venv and install what serving needs
 .PHONY: serve
 serve: $(VENV)/.serve ## Install, prepare the model, check CONFIG, run the server (Ctrl-C ends it)
 	$(BIN)/poolhouse check --pull $(CONFIG)
-	@set -a; . configs/serve.env; set +a; exec $(BIN)/serve run $(CONFIG)
+	@# Serve lets replicas linger 30 s for load balancers elsewhere; here there is none, and Ctrl-C should end at once.
+	@set -a; . configs/serve.env; : "$${RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S:=1}"; set +a; exec $(BIN)/serve run $(CONFIG)
 
 .PHONY: test
 test: $(VENV)/.test ## Install, then run all tests
