@@ -8,7 +8,7 @@ from typing import Any
 from cluster.assembly import describe, load_tokenizer
 from cluster.calls import Input
 from cluster.config import parse_config
-from cluster.pipeline import ModelDescription
+from cluster.stages import ModelDescription
 from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch
 

@@ -17,7 +17,8 @@ from cluster.batching.encoder import Encoder
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, FakeVocabulary
-from cluster.pipeline import Pipeline, Senders
+from cluster.pipeline import Pipeline
+from cluster.stages import Senders
 from cluster.pooler import PieceBatch, Pooler, PoolerBatch
 from cluster.pooling import normalize, pool_one
 from cluster.tokenization import TextBatch

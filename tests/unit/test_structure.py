@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent.parent
 ORDER = (
     ("cli", "client", "evaluation", "benchmark", "batch"),
     ("api",),
-    ("assembly", "pipeline"),
+    ("pipeline",),
+    ("assembly", "stages"),
     ("pooler", "routing", "tokenization", "batching"),
     ("engine",),
     ("pooling",),
@@ -17,6 +18,7 @@ ORDER = (
     ("calls",),
     ("config",),
     ("types",),
+    ("item_errors",),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -1,0 +1,153 @@
+"""The stages as the ingress reaches them: natural batching at each boundary, the split of a large call, the merge in order.
+
+A wiring supplies the senders, which carry one message each; everything between them is here, and both wirings run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.batching.dispatcher import Dispatcher
+from cluster.batching.planning import split_by_tokens
+from cluster.calls import Input
+from cluster.config import PoolhouseConfig
+from cluster.errors import PayloadTooLarge
+from cluster.pooler import PieceBatch, PoolerBatch
+from cluster.routing import Router
+from cluster.tokenization import TextBatch
+from cluster.types import Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What the Tokenizer, which owns the model's files, tells the ingress."""
+
+    facts: ModelFacts
+    fingerprint: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """How a wiring carries one message to each stage.
+
+    ``outstanding`` gives the number of messages that an encoder may have in flight in each lane.
+    """
+
+    tokenize: Callable[[TextBatch], Awaitable[TokenBatch]]
+    encode: Callable[[str, TokenBatch], Awaitable[VectorBatch]]
+    finish: Callable[[PoolerBatch], Awaitable[PieceBatch]]
+    outstanding: Callable[[str], int]
+    tokens: Callable[[str, Input, bool, bool], Awaitable[list[tuple[int, bytes]]]]
+    text: Callable[[str, list[int]], Awaitable[str]]
+
+
+class Stages:
+    """Carries messages to the stages; what one request needs of them is in ``cluster.pipeline``."""
+
+    def __init__(self, config: PoolhouseConfig, descriptions: Mapping[str, ModelDescription], senders: Senders) -> None:
+        self.config = config
+        self.senders = senders
+        self.descriptions = dict(descriptions)
+        self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
+        batching = config.batching
+        self._tokenizers = {
+            name: Dispatcher[TextBatch, TokenBatch](
+                send=senders.tokenize,
+                join=TextBatch.concatenate,
+                pick=_pick_tokens,
+                weigh=lambda batch: (len(batch), batch.weight),
+                outstanding=lambda: batching.outstanding,
+                cap_items=batching.message_items * 4,
+                cap_weight=batching.message_tokens * 32,
+            )
+            for name in config.models
+        }
+        self._encoders = {
+            name: Dispatcher[TokenBatch, VectorBatch](
+                send=_bind(senders.encode, name),
+                join=TokenBatch.concatenate,
+                pick=lambda result, begin, end: result.select(range(begin, end)),
+                weigh=lambda batch: (len(batch), len(batch.token_ids)),
+                outstanding=_bind_outstanding(senders.outstanding, name),
+                cap_items=batching.message_items,
+                cap_weight=batching.message_tokens,
+            )
+            for name in config.encoders
+        }
+        self._pooler = Dispatcher[PoolerBatch, PieceBatch](
+            send=senders.finish,
+            join=PoolerBatch.concatenate,
+            pick=PieceBatch.pick,
+            weigh=lambda batch: (len(batch), len(batch.vectors.values)),
+            outstanding=lambda: 2 * batching.outstanding,
+            cap_items=batching.message_items,
+            cap_weight=4 * 1024 * 1024,
+        )
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait in the ingress for an encoder."""
+        return sum(encoder.queued_weight for encoder in self._encoders.values())
+
+    async def tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
+        """Return the texts' ids; items that cannot be tokenized carry their own errors."""
+        return await self._tokenizers[texts.model].submit(texts, lane)
+
+    async def finish(self, batch: PoolerBatch, lane: Lane) -> PieceBatch:
+        """Return the printed numbers of a request's items."""
+        return await self._pooler.submit(batch, lane)
+
+    async def encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
+        """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
+        batching = self.config.batching
+        ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
+        if len(ranges) == 1:
+            return await self._encoders[self.router.choose(model, pooling)].submit(tokens, lane)
+        parts = await asyncio.gather(
+            *(
+                self._encoders[self.router.choose(model, pooling)].submit(tokens.select(range(*part)), lane)
+                for part in ranges
+            )
+        )
+        return VectorBatch.concatenate(parts)
+
+    def lane(self, items: int, tokens: int) -> Lane:
+        """The lane of a request that names none: by its size."""
+        batching = self.config.batching
+        return Lane.BULK if items > batching.bulk_items or tokens > batching.bulk_tokens else Lane.INTERACTIVE
+
+    def check_token_limit(self, tokens: TokenBatch, param: str) -> None:
+        """Check a request's tokens against the configured limit.
+
+        Raises:
+            PayloadTooLarge: it has more.
+        """
+        limit = self.config.limits.max_tokens
+        if limit is not None and len(tokens.token_ids) > limit:
+            raise PayloadTooLarge(
+                f"the request has {len(tokens.token_ids)} tokens and the limit is {limit}; send it in parts", param
+            )
+
+
+def _bind(
+    encode: Callable[[str, TokenBatch], Awaitable[VectorBatch]], name: str
+) -> Callable[[TokenBatch], Awaitable[VectorBatch]]:
+    return lambda batch: encode(name, batch)
+
+
+def _bind_outstanding(outstanding: Callable[[str], int], name: str) -> Callable[[], int]:
+    return lambda: outstanding(name)
+
+
+def _pick_tokens(result: TokenBatch, begin: int, end: int) -> TokenBatch:
+    """Cut one request's items out of a coalesced message; its facts become the only ones."""
+    part = result.select(range(begin, end))
+    owner = int(part.owner[0]) if len(part) else 0
+    part.requests = [result.requests[owner]]
+    part.owner = np.zeros(len(part), dtype=np.int32)
+    return part
