@@ -7,6 +7,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -33,18 +34,39 @@ _MAX_TENSOR_AXES = 4
 
 
 @dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where one tensor lies.
+
+    Attributes:
+        shape: slowest axis first as in NumPy.
+        kind: how its values are stored.
+        begin: of its first byte in the file.
+        size_bytes: without padding.
+    """
+
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    begin: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What stands before the weights.
 
     Attributes:
         metadata: key → value; arrays are lists. The vocabulary's arrays are not here.
         array_lengths: key → number of entries, of every array.
-        tensor_shapes: name → shape, slowest axis first as in NumPy.
+        spans: key → first byte and end of the pair in the file, key and type included.
+        tensors: name → where it lies, in the file's order.
+        alignment: every tensor begins at a multiple of so many bytes.
     """
 
     metadata: dict[str, Any]
     array_lengths: dict[str, int]
-    tensor_shapes: dict[str, tuple[int, ...]]
+    spans: dict[str, tuple[int, int]]
+    tensors: dict[str, TensorEntry]
+    alignment: int
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -74,6 +96,7 @@ class _Reader:
         self._at = 0
         self._metadata: dict[str, Any] = {}
         self._lengths: dict[str, int] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
 
     def read(self) -> GgufHeader:
         magic = self._take(4)
@@ -85,13 +108,16 @@ class _Reader:
             raise ValueError(f"it is {order}; little-endian versions 2 and 3 can be read")
         tensors, keys = self._number(_UINT64), self._number(_UINT64)
         for _ in range(keys):
-            self._read_pair()
-        return GgufHeader(self._metadata, self._lengths, self._read_tensors(tensors))
+            begin = self._at
+            key = self._string()
+            if key in self._spans:
+                raise ValueError(f"the key {key!r} stands in it twice")
+            self._read_value(key)
+            self._spans[key] = (begin, self._at)
+        alignment = int(self._metadata.get("general.alignment", _DEFAULT_ALIGNMENT)) or _DEFAULT_ALIGNMENT
+        return GgufHeader(self._metadata, self._lengths, self._spans, self._read_tensors(tensors, alignment), alignment)
 
-    def _read_pair(self) -> None:
-        key = self._string()
-        if key in self._metadata or key in self._lengths:
-            raise ValueError(f"the key {key!r} stands in it twice")
+    def _read_value(self, key: str) -> None:
         code = self._number(_UINT32)
         if code != _ARRAY:
             self._metadata[key] = self._value(code)
@@ -113,26 +139,27 @@ class _Reader:
         self._at = at
         self._skip(0)
 
-    def _read_tensors(self, count: int) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        last_byte = 0
+    def _read_tensors(self, count: int, alignment: int) -> dict[str, TensorEntry]:
+        found: dict[str, tuple[tuple[int, ...], gguf.GGMLQuantizationType, int, int]] = {}
         for _ in range(count):
             name = self._string()
             axes = self._number(_UINT32)
             if axes > _MAX_TENSOR_AXES:
                 raise ValueError(f"the tensor {name!r} has {axes} axes")
             shape = tuple(self._number(_UINT64) for _ in range(axes))
-            block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(self._number(_UINT32))]
-            elements = 1
-            for length in shape:
-                elements *= length
-            last_byte = max(last_byte, self._number(_UINT64) + elements // block * block_bytes)
-            shapes[name] = shape[::-1]
-        alignment = int(self._metadata.get("general.alignment", _DEFAULT_ALIGNMENT)) or _DEFAULT_ALIGNMENT
-        needed = -(-self._at // alignment) * alignment + last_byte if count else self._at
+            kind = gguf.GGMLQuantizationType(self._number(_UINT32))
+            block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+            size_bytes = math.prod(shape) // block * block_bytes
+            found[name] = (shape[::-1], kind, self._number(_UINT64), size_bytes)
+        first_byte = -(-self._at // alignment) * alignment
+        tensors = {
+            name: TensorEntry(shape, kind, first_byte + offset, size_bytes)
+            for name, (shape, kind, offset, size_bytes) in found.items()
+        }
+        needed = max((entry.begin + entry.size_bytes for entry in tensors.values()), default=self._at)
         if needed > self._size:
             raise ValueError(f"its tensors end at byte {needed:,} and the file at byte {self._size:,}")
-        return shapes
+        return tensors
 
     def _value(self, code: int) -> Any:
         return self._string() if code == _STRING else self._number(self._layout(code))

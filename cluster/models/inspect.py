@@ -130,7 +130,7 @@ def inspect_gguf(path: Path) -> ModelReport:
         vocabulary_size=header.array_lengths.get("tokenizer.ggml.tokens") or int(of_model("vocab_size", 1)),
         causal=bool(of_model("attention.causal", architecture not in _NOT_CAUSAL)),
         trained_pooling=_TRAINED.get(int(pooling)) if pooling is not None else None,
-        head_tensors=tuple(name for name in _HEAD if name in header.tensor_shapes),
+        head_tensors=tuple(name for name in _HEAD if name in header.tensors),
         labels=tuple(of_model("classifier.output_labels", ())),
         templates=_templates(header.metadata),
         adds_end_token=bool(read("tokenizer.ggml.add_eos_token", False)),

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import ModelLoadError
 from cluster.models.convert import convert_bert
-from cluster.models.header import read_header
+from cluster.models.header import TensorEntry, read_header
 from tests.unit.models.tiny import bert_tensors, write_bert, write_gguf
 
 
@@ -24,8 +24,14 @@ def test_header_agrees_with_the_gguf_library(tmp_path: Path, quantisation: str) 
     vocabulary = {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type"}
     assert header.metadata == {key: value for key, value in expected.items() if key not in vocabulary}
     assert header.array_lengths == {key: len(value) for key, value in expected.items() if isinstance(value, list)}
-    assert header.tensor_shapes == {
-        tensor.name: tuple(int(axis) for axis in reversed(tensor.shape)) for tensor in reader.tensors
+    assert header.tensors == {
+        tensor.name: TensorEntry(
+            tuple(int(axis) for axis in reversed(tensor.shape)),
+            tensor.tensor_type,
+            int(tensor.data_offset),
+            int(tensor.n_bytes),
+        )
+        for tensor in reader.tensors
     }
 
 
@@ -65,6 +71,13 @@ def test_vocabulary_is_counted_and_not_decoded(tmp_path: Path) -> None:
     assert not {"tokenizer.ggml.tokens", "tokenizer.ggml.scores"} & header.metadata.keys()
 
 
+def test_span_of_a_key_holds_its_bytes(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    begin, end = read_header(path).spans["bert.block_count"]
+    key = b"bert.block_count"
+    assert path.read_bytes()[begin:end] == struct.pack("<Q", len(key)) + key + struct.pack("<II", 4, 2)
+
+
 def test_another_alignment_is_followed(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "bert")
     writer.add_custom_alignment(4_096)
@@ -74,7 +87,10 @@ def test_another_alignment_is_followed(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     path = tmp_path / "m.gguf"
-    assert read_header(path).tensor_shapes == {"x": (1_024,)}
+    header = read_header(path)
+    assert header.alignment == 4_096
+    assert header.tensors["x"].begin == 4_096
+    assert header.tensors["x"].shape == (1_024,)
     path.write_bytes(path.read_bytes()[:5_000])
     with pytest.raises(ModelLoadError, match="its tensors end at byte 8,192 and the file at byte 5,000"):
         read_header(path)
