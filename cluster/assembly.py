@@ -17,8 +17,8 @@ from cluster.errors import EngineError, ModelLoadError
 from cluster.models import resolve
 from cluster.models.fingerprint import fingerprint, gguf_sha256
 from cluster.models.inspect import inspect_gguf
-from cluster.stages import ModelDescription
 from cluster.routing import encoder_pooling_types
+from cluster.stages import ModelDescription
 from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
 from cluster.types import ModelFacts, PoolingType, RequestFacts
 

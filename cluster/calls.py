@@ -67,6 +67,8 @@ class EmbedCall:
     options: AnswerOptions = field(default_factory=AnswerOptions)
     param: str = "input"
     """Name of the field that errors about items point at (``input[17]``)."""
+    listed: bool = True
+    """Whether the client sent a list of inputs; errors about a single one outside any list point at the field itself."""
 
 
 @dataclass(slots=True)

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from cluster.errors import PoolhouseError
 
 
-def raise_item_errors(errors: Mapping[int, PoolhouseError], param: str, items: int) -> None:
-    """Raise one error for all bad items; ``param`` names them (``input[17]``)."""
+def raise_item_errors(errors: Mapping[int, PoolhouseError], param: str, items: int, *, listed: bool = True) -> None:
+    """Raise one error for all bad items; ``param`` names them (``input[17]``).
+
+    Args:
+        listed: whether the client sent a list. Without one there is a single item, and it is the field itself.
+    """
     if not errors:
         return
     numbered = sorted(errors.items())
     first = numbered[0][1]
     if len(numbered) == 1:
-        where = param if items == 1 else f"{param}[{numbered[0][0]}]"
+        where = f"{param}[{numbered[0][0]}]" if listed else param
         raise type(first)(first.message, where, **first.extra)
     shown = numbered[:16]
     more = f" and {len(numbered) - len(shown)} more" if len(numbered) > len(shown) else ""

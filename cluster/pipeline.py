@@ -97,13 +97,13 @@ class Pipeline:
             requests=[request],
         )
         tokens = await self.stages.tokenize(texts, request.lane)
-        raise_item_errors(tokens.errors, call.param, len(call.inputs))
+        raise_item_errors(tokens.errors, call.param, len(call.inputs), listed=call.listed)
         self.stages.check_token_limit(tokens, call.param)
         tokenized_s = time.monotonic()
         lane = call.lane or self.stages.lane(len(tokens), len(tokens.token_ids))
         tokens.requests = [replace(request, lane=lane, remaining_s=deadline_s - tokenized_s)]
         vectors = await self.stages.encode(model, pooling, tokens, lane)
-        raise_item_errors(vectors.errors, call.param, len(call.inputs))
+        raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
         encoded_s = time.monotonic()
         finished = await self.stages.finish(
             PoolerBatch(

@@ -9,6 +9,8 @@ from cluster.config import PoolhouseConfig
 from cluster.errors import ConfigError, ModelNotFound, PoolingUnavailable, nearest
 from cluster.types import ModelFacts, PoolingType
 
+_SHOWN_CHARACTERS = 128
+
 
 @dataclass(slots=True)
 class _Weighted:
@@ -55,8 +57,10 @@ class Router:
             return self._config.default_model_name
         found = self._names.get(name)
         if found is None:
+            # A path may name anything; the search for the nearest takes time with the square of the length.
+            shown = name[:_SHOWN_CHARACTERS]
             raise ModelNotFound(
-                f"there is no model {name!r}{nearest(name, self._names)}; "
+                f"there is no model {shown!r}{nearest(shown, self._names)}; "
                 f"models here: {', '.join(self._config.models)}",
                 "model",
             )

@@ -12,8 +12,8 @@ from ray.serve.handle import DeploymentHandle
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady
-from cluster.stages import ModelDescription, Senders
 from cluster.pooler import PieceBatch, Pooler, PoolerBatch
+from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch

@@ -24,7 +24,7 @@ from cluster.api.body import read_json
 from cluster.api.errors import error_body, unexpected_body
 from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.api.keys import ApiKey, KeyRing, check_model
-from cluster.api.listing import format_info, format_models
+from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
 from cluster.calls import EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, PoolhouseError
@@ -60,8 +60,10 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
         add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
     add("/tokenize", "POST", paths.tokenize)
     add("/detokenize", "POST", paths.detokenize)
-    add("/v1/models", "GET", paths.models)
-    add("/models", "GET", paths.models)
+    for path in ("/v1/models", "/models"):
+        add(path, "GET", paths.models)
+        # An alias may have slashes in it, as the hub's names of models do.
+        add(path + "/{model:path}", "GET", paths.model)
     add("/info", "GET", paths.info)
     add("/health", "GET", paths.health, needs_key=False)
     application.add_exception_handler(HTTPException, _on_http_exception)
@@ -119,6 +121,10 @@ class _Paths:
 
     async def models(self, request: Request, context: RequestContext) -> Response:
         return Response(format_models(self._pipeline, self._started_s), media_type="application/json")
+
+    async def model(self, request: Request, context: RequestContext) -> Response:
+        name = self._pipeline.router.resolve(request.path_params["model"])
+        return Response(format_model(self._pipeline, name, self._started_s), media_type="application/json")
 
     async def info(self, request: Request, context: RequestContext) -> Response:
         return Response(format_info(self._pipeline, self._started_s), media_type="application/json")

@@ -29,8 +29,7 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     if not value:
         raise InvalidRequest(f"{param} is an empty list; send at least one item", param)
     kinds = set(map(type, value))
-    # A number among scalars makes the whole list one sequence; [1, 2.5] is a bad sequence, not two bad items.
-    if kinds & {int, float} and not kinds & {list, dict}:
+    if _is_one_sequence(kinds):
         return [_item(value, param)]
     if len(value) > max_items:
         raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
@@ -46,6 +45,19 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     if errors:
         raise _merged(errors, param, len(value))
     return items
+
+
+def is_list_of_inputs(value: Any) -> bool:
+    """Whether ``value`` is a list whose members are inputs of their own, rather than one input."""
+    return isinstance(value, list) and not _is_one_sequence(set(map(type, value)))
+
+
+def _is_one_sequence(kinds: set[type]) -> bool:
+    """Whether a list of values of these types is one sequence.
+
+    A number among scalars makes it one: [1, 2.5] is a bad sequence, not two bad items.
+    """
+    return bool(kinds & {int, float}) and not kinds & {list, dict}
 
 
 def _item(value: Any, where: str) -> Input:

@@ -1,4 +1,4 @@
-"""What there is: ``GET /v1/models`` and ``GET /info``."""
+"""What there is: ``GET /v1/models``, ``GET /v1/models/{id}`` and ``GET /info``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def format_models(pipeline: Pipeline, started_s: int) -> bytes:
     """Print OpenAI's list of models, each with what it answers."""
     data = [_model(pipeline, name, started_s) for name in pipeline.config.models]
     return orjson.dumps({"object": "list", "data": data})
+
+
+def format_model(pipeline: Pipeline, name: str, started_s: int) -> bytes:
+    """Print one model of the list; ``name`` is its configured name."""
+    return orjson.dumps(_model(pipeline, name, started_s))
 
 
 def format_info(pipeline: Pipeline, started_s: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields, describe
-from cluster.api.inputs import parse_inputs
+from cluster.api.inputs import is_list_of_inputs, parse_inputs
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Encoding, OutputType
 from cluster.config import Limits, Truncate
 from cluster.errors import InvalidRequest
@@ -50,6 +50,7 @@ def parse_embeddings(
             output_type=fields.choice("output_dtype", OutputType) or OutputType.FLOAT,
         ),
         param=input_field,
+        listed=is_list_of_inputs(fields.raw(input_field)),
     )
     return call, fields.unknown()
 

@@ -96,6 +96,17 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["fake", "short"]
 
 
+@pytest.mark.parametrize("name", ["fake", "text-embedding-3-small"])
+def test_a_model_is_retrieved_by_name_and_by_alias(client: openai.OpenAI, name: str) -> None:
+    assert client.models.retrieve(name).id == "fake"
+
+
+def test_an_unknown_model_is_not_retrieved(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.models.retrieve("organisation/nowhere")
+    assert unknown.value.code == "model_not_found"
+
+
 def test_errors_are_the_clients_own(client: openai.OpenAI, base_url: str) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         client.embeddings.create(model="nowhere", input=TEXT)

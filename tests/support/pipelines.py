@@ -18,9 +18,9 @@ from cluster.calls import Input
 from cluster.config import PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, FakeVocabulary
 from cluster.pipeline import Pipeline
-from cluster.stages import Senders
 from cluster.pooler import PieceBatch, Pooler, PoolerBatch
 from cluster.pooling import normalize, pool_one
+from cluster.stages import Senders
 from cluster.tokenization import TextBatch
 from cluster.types import Float32, Int32, PoolingType, TokenBatch, VectorBatch, offsets_of
 

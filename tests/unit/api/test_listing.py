@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cluster.types import PoolingType
-from tests.support.pipelines import DIMENSIONS, SHORT_MODEL_TOKENS
+from tests.support.pipelines import DIMENSIONS, SHORT_MODEL_TOKENS, fake_config, http_client, local_pipeline
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
@@ -40,3 +40,26 @@ async def test_info_names_version_wiring_limits_and_encoders(client: httpx.Async
     assert info["limits"]["max_tokens"] is None
     assert [model["id"] for model in info["models"]] == ["fake", "short"]
     assert info["encoders"] == {"wide": {"model": "fake", "weight": 1.0}, "narrow": {"model": "short", "weight": 1.0}}
+
+
+@pytest.mark.parametrize("prefix", ["/v1/models", "/models"])
+@pytest.mark.parametrize("name", ["fake", "text-embedding-3-small", "organisation/fake", "organisation%2Ffake"])
+async def test_one_model_is_found_by_name_and_by_alias(prefix: str, name: str) -> None:
+    models = {"fake": {"source": "fake", "aliases": ["text-embedding-3-small", "organisation/fake"]}}
+    config = fake_config(models=models, encoders={"wide": {"model": "fake", "engine": "fake"}})
+    with local_pipeline(config) as local:
+        async with http_client(local) as client:
+            listed = (await client.get(prefix)).json()["data"][0]
+            response = await client.get(f"{prefix}/{name}")
+    assert response.status_code == 200
+    assert response.json() == listed
+
+
+@pytest.mark.parametrize("name", ["fakes", "", "a/b/c", "%00", "%ff", "m" * 5_000])
+async def test_an_unknown_model_names_those_that_exist(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.get(f"/v1/models/{name}")
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "models here: fake, short" in error["message"]
+    assert len(error["message"]) < 1_000
