@@ -31,7 +31,7 @@ class Router:
         """Build all routes.
 
         Raises:
-            ConfigError: an encoder is to answer a pooling type that its model cannot.
+            ConfigError: an encoder is to answer a pooling type that its model cannot, or no encoder a model's default.
         """
         self._config = config
         self._facts = dict(facts)
@@ -41,6 +41,9 @@ class Router:
         for name, encoder in config.encoders.items():
             for pooling in encoder_pooling_types(config, name, facts[encoder.model]):
                 self._routes.setdefault((encoder.model, pooling), []).append(_Weighted(name, encoder.weight))
+        for name, model in config.models.items():
+            if model.default_pooling is not None and (name, model.default_pooling) not in self._routes:
+                raise ConfigError(f"models.{name}.default_pooling: {self._refusal(name, model.default_pooling)}")
 
     @property
     def routes(self) -> list[tuple[str, PoolingType]]:
