@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from cluster.batching.calibration import calibrated_sizes
 from cluster.batching.encoder import Encoder
-from cluster.config import PoolhouseConfig
-from cluster.engine import load_engine, load_vocabulary
+from cluster.batching.planning import MicroBatchSizes
+from cluster.config import EncoderConfig, PoolhouseConfig
+from cluster.engine import Engine, load_engine, load_vocabulary
 from cluster.engine.fake import fake_facts
 from cluster.errors import EngineError, ModelLoadError
 from cluster.models import resolve
@@ -75,10 +79,27 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
     pooling_types = encoder_pooling_types(config, name, facts)
     if encoder_config.threads is None:
         encoder_config = encoder_config.model_copy(update={"threads": len(os.sched_getaffinity(0))})
-    engine = load_engine(encoder_config, path, facts)
-    encoder = Encoder(engine, mark, encoder_config.micro_batch_tokens, config.batching.shares)
+    engine = load_engine(encoder_config, path, facts, pooling_types)
+    sizes = _micro_batch_sizes(encoder_config, engine, path, pooling_types)
+    encoder = Encoder(engine, mark, sizes, config.batching.shares)
     self_test(config, encoder_config.model, encoder, pooling_types)
     return encoder
+
+
+def _micro_batch_sizes(
+    encoder: EncoderConfig, engine: Engine, path: Path | None, pooling_types: tuple[PoolingType, ...]
+) -> int | MicroBatchSizes:
+    if encoder.micro_batch_tokens != "auto":
+        return encoder.micro_batch_tokens
+    if path is None:
+        return encoder.most_micro_batch_tokens
+    device = f"{platform.machine()}-{os.cpu_count()}-{encoder.gpu_layers}-{encoder.flash_attention}"
+    key = (
+        f"{gguf_sha256(path)} {device} threads={engine.threads} slots={engine.slots} "
+        f"most={engine.max_micro_batch_tokens} llama-cpp-python={version('llama-cpp-python')}"
+    )
+    only_scores = set(pooling_types) == {PoolingType.RANK}
+    return calibrated_sizes(engine, f"{key} scores={only_scores}", scores=only_scores)
 
 
 def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:

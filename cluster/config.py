@@ -86,9 +86,11 @@ class EncoderConfig(Strict):
         pooling: the pooling types that it answers; None: all that the model can.
         weight: its share of a route that several encoders answer.
         engine: ``llama``, or ``fake`` for tests of everything but numbers.
-        micro_batch_tokens: tokens of one llama.cpp call.
+        micro_batch_tokens: tokens of one llama.cpp call; ``auto`` measures at the first start which size is fastest here.
         context_tokens: longest sequence; None: the model's.
         threads: CPU threads of one replica; None: the CPUs of the machine, or the replica's ``num_cpus`` if ≥ 1.
+        slots: engine calls at once, each with its own context over the one set of weights; None: one for each thread on a
+            CPU, one on a GPU.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
         flash_attention: ``auto`` leaves the choice to llama.cpp.
         fake_seconds_per_token: cost of the fake engine.
@@ -98,12 +100,20 @@ class EncoderConfig(Strict):
     pooling: tuple[PoolingType, ...] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     engine: Literal["llama", "fake"] = "llama"
-    micro_batch_tokens: Annotated[int, Field(ge=1)] = 256
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     context_tokens: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    slots: Annotated[int, Field(ge=1, le=64)] | None = None
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     flash_attention: Literal["auto", "on", "off"] = "auto"
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def most_micro_batch_tokens(self) -> int:
+        """What an engine call must have room for: the configured size, or the largest that ``auto`` may choose."""
+        if self.micro_batch_tokens != "auto":
+            return self.micro_batch_tokens
+        return 4096 if self.gpu_layers else 512
 
 
 class Limits(Strict):

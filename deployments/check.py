@@ -210,4 +210,4 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> None:
 
 def _memory_bytes(report: ModelReport, encoder: EncoderConfig) -> int:
     context_tokens = min(report.context_tokens, encoder.context_tokens or report.context_tokens)
-    return estimate_memory_bytes(report, context_tokens, encoder.micro_batch_tokens)
+    return estimate_memory_bytes(report, context_tokens, encoder.most_micro_batch_tokens)

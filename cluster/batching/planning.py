@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cluster.types import Int64
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchSizes:
+    """Tokens of a micro-batch, and how fast the engine is at each size.
+
+    Attributes:
+        rates: (tokens, tokens per second), in order of size.
+    """
+
+    rates: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def fixed(cls, tokens: int) -> MicroBatchSizes:
+        """One size, unmeasured."""
+        return cls(((tokens, 0.0),))
+
+    @property
+    def largest(self) -> int:
+        """The most tokens that a micro-batch of several sequences may have."""
+        return self.rates[-1][0]
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """The engine's speed at its best size; None where nothing was measured."""
+        return max(rate for _, rate in self.rates) or None
+
+    def best(self, longest_tokens: int) -> int:
+        """The fastest size that holds a sequence of so many tokens, or that sequence's own length."""
+        holding = [(rate, -tokens) for tokens, rate in self.rates if tokens >= longest_tokens]
+        return -max(holding)[1] if holding else longest_tokens
 
 
 def plan_micro_batches(lengths: Int64, budget_tokens: int, max_sequences: int) -> list[list[int]]:

@@ -85,6 +85,7 @@ class FakeEngine:
     Args:
         context_tokens: the longest sequence, if below the model's.
         seconds_per_token: how long a call takes.
+        slots: calls at once; each takes its own time, as if it had a core of its own.
         abort: what a call does that llama.cpp would not survive.
     """
 
@@ -95,6 +96,7 @@ class FakeEngine:
         max_micro_batch_tokens: int = 512,
         context_tokens: int | None = None,
         seconds_per_token: float = 0.0,
+        slots: int = 1,
         abort: Callable[[], None] = os.abort,
     ) -> None:
         self.facts = facts or fake_facts()
@@ -102,18 +104,27 @@ class FakeEngine:
         whole_sequence = 0 if self.facts.causal else self.max_sequence_tokens
         self.max_micro_batch_tokens = max(max_micro_batch_tokens, whole_sequence)
         self.max_sequences = 256
+        self.slots = self.threads = slots
         self._closed = False
         self._seconds_per_token = seconds_per_token
         self._abort = abort
 
-    def encode(self, token_ids: Int32, offsets: Int64) -> Float32:
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
         """Return made-up hidden states, float32 ``[total_tokens, dimensions]``, each a function of id and position."""
         self._native_call(token_ids, offsets)
         positions = np.arange(len(token_ids)) - np.repeat(offsets[:-1], np.diff(offsets))
         phases = (token_ids.astype(np.float64) + 0.25 * positions)[:, None] * np.arange(1, self.facts.dimensions + 1)
         return np.sin(phases).astype(np.float32)
 
-    def score(self, token_ids: Int32, offsets: Int64, second_segment: Int32) -> Float32:
+    def score(
+        self,
+        token_ids: Int32,
+        offsets: Int64,
+        second_segment: Int32,
+        *,
+        slot: int = 0,
+        threads: int | None = None,
+    ) -> Float32:
         """Return made-up scores, float32 ``[n, n_labels]``: the share of the second text's ids that the first has too.
 
         Label k has the share divided by k + 1.

@@ -1,7 +1,7 @@
 """What an engine is: a vocabulary that turns text into ids, and a model that turns packed ids into numbers.
 
 Two implementations: ``cluster.engine.llama`` (llama.cpp) and ``cluster.engine.fake`` (deterministic, no weights).
-Neither is thread-safe: the caller runs one call at a time.
+An engine has slots: one call at a time in each, calls in different slots at the same time. One set of weights serves all.
 """
 
 from __future__ import annotations
@@ -65,32 +65,47 @@ class Engine(Protocol):
             model takes one longer sequence alone and decodes it in several steps.
         max_sequences: a call takes at most so many sequences.
         max_sequence_tokens: the longest sequence that it takes.
+        slots: how many calls may run at once, each in a slot of its own.
+        threads: CPU threads in all; a call takes as many of them as its caller says.
     """
 
     facts: ModelFacts
     max_micro_batch_tokens: int
     max_sequences: int
     max_sequence_tokens: int
+    slots: int
+    threads: int
 
-    def encode(self, token_ids: Int32, offsets: Int64) -> Float32:
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
         """Return the hidden states after the final norm, float32 ``[total_tokens, dimensions]``.
 
         Args:
             token_ids: int32 ``[total_tokens]``.
             offsets: int64 ``[n + 1]``, n ≥ 1, every sequence at least one token long.
+            slot: no other call may run in it.
+            threads: CPU threads of this call; None: all.
 
         Raises:
             EngineError: the call breaks a limit (checked before native code sees it) or native code failed.
         """
         ...
 
-    def score(self, token_ids: Int32, offsets: Int64, second_segment: Int32) -> Float32:
+    def score(
+        self,
+        token_ids: Int32,
+        offsets: Int64,
+        second_segment: Int32,
+        *,
+        slot: int = 0,
+        threads: int | None = None,
+    ) -> Float32:
         """Return the classification head's outputs as the graph gives them, float32 ``[n, n_labels]``.
 
         Args:
             token_ids: int32 ``[total_tokens]`` of whole pairs.
             offsets: int64 ``[n + 1]``.
             second_segment: int32 ``[n]``, position in each pair where the second text begins, or -1.
+            slot, threads: as ``encode``.
 
         Raises:
             EngineError: as ``encode``; also where the model has no head.

@@ -1,4 +1,4 @@
-"""A model in llama.cpp: one set of weights, one context that yields hidden states and one that yields scores."""
+"""A model in llama.cpp: one set of weights, and in each slot a context that yields hidden states or one that yields scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from cluster.types import Float32, Int32, Int64, ModelFacts, PoolingType
 MAX_SEQUENCES = 256
 """llama.cpp's ``LLAMA_MAX_SEQ``."""
 
+_HIDDEN = int(llama_cpp.LLAMA_POOLING_TYPE_NONE)
+_RANK = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
+
 _FLASH_ATTENTION = {
     "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
     "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -25,13 +28,16 @@ _FLASH_ATTENTION = {
 
 
 class LlamaEngine:
-    """See ``cluster.engine.protocol.Engine``. Not thread-safe.
+    """See ``cluster.engine.protocol.Engine``. One call at a time in each slot.
 
     Args:
         micro_batch_tokens: of one call. A model that is not causal attends over a whole sequence at once, so its calls
             hold at least one sequence of ``context_tokens``, and the contexts are made that large.
         context_tokens: the longest sequence.
+        threads: CPU threads in all.
+        slots: contexts of each kind over the one set of weights.
         gpu_layers: -1 for all; falls back to the CPU where there is no GPU.
+        hidden, rank: which kinds of contexts to make.
 
     Raises:
         ModelLoadError: the file or a context of it cannot be made.
@@ -47,6 +53,8 @@ class LlamaEngine:
         threads: int,
         gpu_layers: int = 0,
         flash_attention: str = "auto",
+        slots: int = 1,
+        hidden: bool = True,
         rank: bool = False,
     ) -> None:
         self.facts = facts
@@ -54,36 +62,50 @@ class LlamaEngine:
         self.max_micro_batch_tokens = micro_batch_tokens if facts.causal else max(micro_batch_tokens, context_tokens)
         # llama.cpp aborts when a context has more sequences than outputs.
         self.max_sequences = min(MAX_SEQUENCES, self.max_micro_batch_tokens)
-        self._threads = threads
+        self.slots = slots
+        self.threads = threads
         self._flash_attention = _FLASH_ATTENTION[flash_attention]
-        self._contexts: dict[int, Any] = {}
+        self._contexts: dict[tuple[int, int], Any] = {}
+        self._context_threads: dict[tuple[int, int], int] = {}
         self._model: Any = library.load_model(path, vocabulary_only=False, gpu_layers=gpu_layers)
         self._width = int(llama_cpp.llama_model_n_embd_out(self._model))
-        self._batch = _Batch(self.max_micro_batch_tokens)
+        self._batches = [_Batch(self.max_micro_batch_tokens) for _ in range(slots)]
         vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(vocab))
-        self._context(llama_cpp.LLAMA_POOLING_TYPE_RANK if rank else llama_cpp.LLAMA_POOLING_TYPE_NONE)
+        kinds = [_HIDDEN] * hidden + [_RANK] * rank
+        # All at once: making contexts is not thread-safe, and memory that is lacking should be missed now.
+        for slot in range(slots):
+            for kind in kinds:
+                self._make_context(kind, slot)
 
-    def encode(self, token_ids: Int32, offsets: Int64) -> Float32:
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
         """Return the hidden states after the final norm, float32 ``[total_tokens, dimensions]``."""
         self._check(token_ids, offsets)
-        context = self._context(llama_cpp.LLAMA_POOLING_TYPE_NONE)
-        self._forget(context)
+        context = self._context(_HIDDEN, slot, threads)
+        batch = self._batches[slot]
         hidden = np.empty((len(token_ids), self._width), dtype=np.float32)
         if len(token_ids) <= self.max_micro_batch_tokens:
-            self._batch.fill(token_ids, offsets)
-            self._run(context)
+            batch.fill(token_ids, offsets)
+            self._run(context, batch)
             self._copy_rows(context, hidden)
             return hidden
         # One long causal sequence: the KV cache carries it from step to step, and every step's rows are kept.
         for begin in range(0, len(token_ids), self.max_micro_batch_tokens):
             step = token_ids[begin : begin + self.max_micro_batch_tokens]
-            self._batch.fill(step, np.asarray([0, len(step)], dtype=np.int64), first_position=begin)
-            self._run(context)
+            batch.fill(step, np.asarray([0, len(step)], dtype=np.int64), first_position=begin)
+            self._run(context, batch)
             self._copy_rows(context, hidden[begin : begin + len(step)])
         return hidden
 
-    def score(self, token_ids: Int32, offsets: Int64, second_segment: Int32) -> Float32:
+    def score(
+        self,
+        token_ids: Int32,
+        offsets: Int64,
+        second_segment: Int32,
+        *,
+        slot: int = 0,
+        threads: int | None = None,
+    ) -> Float32:
         """Return the head's outputs as llama.cpp's graph gives them, float32 ``[n, n_labels]``."""
         if PoolingType.RANK not in self.facts.pooling_types:
             raise EngineError(f"the model has no classification head: {self.facts.refused.get(PoolingType.RANK, '')}")
@@ -93,10 +115,10 @@ class LlamaEngine:
                 f"a pair has {len(token_ids)} tokens and rank pools within one micro-batch of "
                 f"{self.max_micro_batch_tokens}; raise micro_batch_tokens"
             )
-        context = self._context(llama_cpp.LLAMA_POOLING_TYPE_RANK)
-        self._forget(context)
-        self._batch.fill(token_ids, offsets)
-        self._run(context)
+        context = self._context(_RANK, slot, threads)
+        batch = self._batches[slot]
+        batch.fill(token_ids, offsets)
+        self._run(context, batch)
         labels = int(llama_cpp.llama_model_n_cls_out(self._model))
         scores = np.empty((len(offsets) - 1, labels), dtype=np.float32)
         for sequence in range(len(scores)):
@@ -128,10 +150,24 @@ class LlamaEngine:
             causal=self.facts.causal,
         )
 
-    def _context(self, pooling: int) -> Any:
-        found = self._contexts.get(pooling)
-        if found is not None:
-            return found
+    def _context(self, kind: int, slot: int, threads: int | None) -> Any:
+        """Return the slot's context, empty and set to so many threads."""
+        context = self._contexts.get((kind, slot))
+        if context is None:
+            raise EngineError(
+                f"slot {slot} of this engine yields no {'scores' if kind == _RANK else 'hidden states'}; "
+                "load it for the pooling types that it is to answer"
+            )
+        wanted = threads or self.threads
+        if self._context_threads[kind, slot] != wanted:
+            llama_cpp.llama_set_n_threads(context, wanted, wanted)
+            self._context_threads[kind, slot] = wanted
+        memory = llama_cpp.llama_get_memory(context)
+        if memory:
+            llama_cpp.llama_memory_clear(memory, False)
+        return context
+
+    def _make_context(self, kind: int, slot: int) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = max(self.max_sequence_tokens, self.max_micro_batch_tokens)
         # llama.cpp aborts when a text that is not causal does not fit into one physical batch.
@@ -139,8 +175,8 @@ class LlamaEngine:
         params.n_seq_max = self.max_sequences
         params.kv_unified = True
         params.embeddings = True
-        params.pooling_type = pooling
-        params.n_threads = params.n_threads_batch = self._threads
+        params.pooling_type = kind
+        params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = self._flash_attention
         context = llama_cpp.llama_init_from_model(self._model, params)
         if not context:
@@ -148,19 +184,14 @@ class LlamaEngine:
                 f"llama.cpp cannot make a context of {params.n_ctx} tokens: {library.complaints()}; "
                 "lower context_tokens or micro_batch_tokens"
             )
-        self._contexts[pooling] = context
-        return context
+        self._contexts[kind, slot] = context
+        self._context_threads[kind, slot] = self.threads
 
     @staticmethod
-    def _forget(context: Any) -> None:
-        memory = llama_cpp.llama_get_memory(context)
-        if memory:
-            llama_cpp.llama_memory_clear(memory, False)
-
-    def _run(self, context: Any) -> None:
+    def _run(context: Any, batch: _Batch) -> None:
         has_memory = bool(llama_cpp.llama_get_memory(context))
         call = llama_cpp.llama_decode if has_memory else llama_cpp.llama_encode
-        status = int(call(context, self._batch.struct))
+        status = int(call(context, batch.struct))
         if status != 0:
             raise EngineError(f"llama.cpp failed with status {status}: {library.complaints()}")
 

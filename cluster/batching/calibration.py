@@ -1,0 +1,133 @@
+"""Which size of micro-batch is fastest for this model on this machine: measured once, then kept in the cache directory.
+
+llama.cpp masks attention over the whole micro-batch, so a large one wastes work; a small one wastes the matrix
+kernels. Where the best size lies differs by machine and model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cluster.batching.planning import MicroBatchSizes
+from cluster.engine.protocol import Engine
+from cluster.errors import ModelLoadError
+from cluster.models.cache import cache_directory, lock
+from cluster.types import offsets_of
+
+logger = logging.getLogger("poolhouse")
+
+_TEXT_TOKENS = 32
+"""Length of the texts that it measures with: between a question's and a paragraph's."""
+
+_SMALLEST_TOKENS = 32
+_LEAST_S = 0.25
+_LEAST_ROUNDS = 2
+
+
+def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False) -> MicroBatchSizes:
+    """Return the sizes to cut micro-batches at, measured now or, for the same ``key``, before.
+
+    Args:
+        engine: at rest.
+        key: names all that the speed depends on: file, device, threads, library.
+        scores: the engine yields scores and no hidden states.
+    """
+    try:
+        path = cache_directory() / "calibration.json"
+        guard = lock(path)
+    except ModelLoadError as error:
+        logger.warning("the calibration cannot be kept: %s", error.message)
+        return MicroBatchSizes(measure(engine, scores=scores))
+    try:
+        # Replicas that start together measure one after the other, or the first one's result.
+        with guard:
+            known = _read(path)
+            if key not in known:
+                known[key] = [list(rate) for rate in measure(engine, scores=scores)]
+                _write(path, known)
+            return MicroBatchSizes(tuple((int(tokens), float(rate)) for tokens, rate in known[key]))
+    except OSError as error:
+        logger.warning("the calibration cannot be kept in %s: %s", path.parent, error.strerror or error)
+        return MicroBatchSizes(measure(engine, scores=scores))
+
+
+def measure(engine: Engine, *, scores: bool = False) -> tuple[tuple[int, float], ...]:
+    """Return (tokens, tokens per second) for sizes from 32 tokens up to the engine's largest, each twice the last.
+
+    All slots work at once, each with its share of the threads, as they do under load.
+    """
+    sizes: list[int] = []
+    size = min(_SMALLEST_TOKENS, engine.max_micro_batch_tokens)
+    while size < engine.max_micro_batch_tokens:
+        sizes.append(size)
+        size *= 2
+    sizes.append(engine.max_micro_batch_tokens)
+    rates: list[tuple[int, float]] = []
+    best = 0.0
+    for tokens in sizes:
+        rate = _rate(engine, tokens, scores)
+        rates.append((tokens, round(rate, 1)))
+        best = max(best, rate)
+        # Once the cost of masked attention shows, every larger size is slower still.
+        if rate < 0.8 * best:
+            break
+    logger.info("calibrated: %s", ", ".join(f"{tokens} tokens {rate:.0f}/s" for tokens, rate in rates))
+    return tuple(rates)
+
+
+def _rate(engine: Engine, tokens: int, scores: bool) -> float:
+    length = min(_TEXT_TOKENS, tokens, engine.max_sequence_tokens)
+    lengths = [length] * min(tokens // length, engine.max_sequences)
+    total = sum(lengths)
+    offsets = offsets_of(lengths)
+    span = max(1, engine.facts.vocabulary_size - 1)
+    # Spread over the vocabulary: equal ids would keep the look-up table's rows in the cache.
+    token_ids = (np.arange(total, dtype=np.int64) * 7919 % span).astype(np.int32)
+    single = np.full(len(lengths), -1, dtype=np.int32)
+    threads = max(1, engine.threads // engine.slots)
+
+    def call(slot: int) -> None:
+        if scores:
+            engine.score(token_ids, offsets, single, slot=slot, threads=threads)
+        else:
+            engine.encode(token_ids, offsets, slot=slot, threads=threads)
+
+    def work(slot: int) -> int:
+        rounds = 0
+        while rounds < _LEAST_ROUNDS or time.monotonic() - started_s < _LEAST_S:
+            call(slot)
+            rounds += 1
+        return rounds
+
+    call(0)
+    started_s = time.monotonic()
+    with ThreadPoolExecutor(engine.slots) as workers:
+        rounds = sum(workers.map(work, range(engine.slots)))
+    return total * rounds / (time.monotonic() - started_s)
+
+
+def _read(path: Path) -> dict[str, list[list[float]]]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # Missing, or damaged: it is made anew.
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: Path, known: dict[str, list[list[float]]]) -> None:
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(fresh, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()

@@ -1,0 +1,84 @@
+"""Messages in work at an encoder: what is still open of each, and how its result is put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.errors import PoolhouseError
+from cluster.types import Float32, Int32, Lane, TokenBatch, VectorBatch, offsets_of
+
+_NO_VALUES: Float32 = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(slots=True)
+class Job:
+    """One message in work. Whoever settles an item holds the encoder's lock.
+
+    Attributes:
+        lengths: tokens of each item.
+        results: item → its values, None until it is settled.
+        widths: int32 ``[n]``, columns of each item's rows.
+        open_items: items not settled yet.
+    """
+
+    batch: TokenBatch
+    lengths: list[int]
+    results: list[Float32 | None]
+    widths: Int32
+    open_items: int
+    errors: dict[int, PoolhouseError]
+    done: Future[VectorBatch] = field(default_factory=Future)
+    arrived_s: float = field(default_factory=time.monotonic)
+    started_s: float | None = None
+    encode_s: float = 0.0
+    encoded_tokens: int = 0
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> Job:
+        """Open a message; items that carry an error are settled from the start."""
+        return cls(
+            batch=batch,
+            lengths=batch.lengths.tolist(),
+            results=[None] * len(batch),
+            widths=np.ones(len(batch), dtype=np.int32),
+            open_items=len(batch) - len(batch.errors),
+            errors=dict(batch.errors),
+        )
+
+    @property
+    def lane(self) -> Lane:
+        """Bulk only if all its requests are: nobody interactive waits behind bulk work by coalescing with it."""
+        lanes = {self.batch.requests[owner].lane for owner in set(self.batch.owner.tolist())}
+        return Lane.BULK if lanes == {Lane.BULK} else Lane.INTERACTIVE
+
+    def refuse(self, item: int, error: PoolhouseError) -> None:
+        """Give an open item an error in place of values."""
+        self.errors[item] = error
+        self.open_items -= 1
+
+    def remaining_s(self, item: int) -> float | None:
+        """Seconds that the item's request had left when the message arrived; None is no limit."""
+        return self.batch.requests[int(self.batch.owner[item])].remaining_s
+
+    def result(self, fingerprint: str) -> VectorBatch:
+        """Put the settled items together."""
+        parts = [_NO_VALUES if values is None else values for values in self.results]
+        return VectorBatch(
+            fingerprint=fingerprint,
+            values=parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else _NO_VALUES,
+            offsets=offsets_of([len(part) for part in parts]),
+            widths=self.widths,
+            errors=self.errors,
+            encoded_tokens=self.encoded_tokens,
+            encode_s=self.encode_s,
+            queue_s=(self.started_s or self.arrived_s) - self.arrived_s,
+        )
+
+
+Window = Sequence[tuple[Job, int]]
+"""Items taken together: (message, item of it)."""
