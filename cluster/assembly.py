@@ -89,7 +89,7 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
 def _micro_batch_sizes(
     encoder: EncoderConfig, engine: Engine, path: Path | None, pooling_types: tuple[PoolingType, ...]
 ) -> int | MicroBatchSizes:
-    if encoder.micro_batch_tokens != "auto":
+    if encoder.micro_batch_tokens is not None:
         return encoder.micro_batch_tokens
     if path is None:
         return encoder.most_micro_batch_tokens

@@ -86,7 +86,7 @@ class EncoderConfig(Strict):
         pooling: the pooling types that it answers; None: all that the model can.
         weight: its share of a route that several encoders answer.
         engine: ``llama``, or ``fake`` for tests of everything but numbers.
-        micro_batch_tokens: tokens of one llama.cpp call; ``auto`` measures at the first start which size is fastest here.
+        micro_batch_tokens: tokens of one llama.cpp call; None: measured at the first start which size is fastest here.
         context_tokens: longest sequence; None: the model's.
         threads: CPU threads of one replica; None: the CPUs of the machine, or the replica's ``num_cpus`` if ≥ 1.
         slots: engine calls at once, each with its own context over the one set of weights; None: one for each thread on a
@@ -100,7 +100,7 @@ class EncoderConfig(Strict):
     pooling: tuple[PoolingType, ...] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     engine: Literal["llama", "fake"] = "llama"
-    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     context_tokens: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     slots: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -110,8 +110,8 @@ class EncoderConfig(Strict):
 
     @property
     def most_micro_batch_tokens(self) -> int:
-        """What an engine call must have room for: the configured size, or the largest that ``auto`` may choose."""
-        if self.micro_batch_tokens != "auto":
+        """What an engine call must have room for: the configured size, or the largest that is measured."""
+        if self.micro_batch_tokens is not None:
             return self.micro_batch_tokens
         return 4096 if self.gpu_layers else 512
 

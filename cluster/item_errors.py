@@ -22,10 +22,10 @@ def raise_item_errors(errors: Mapping[int, PoolhouseError], param: str, items: i
         raise type(first)(first.message, where, **first.extra)
     shown = numbered[:16]
     more = f" and {len(numbered) - len(shown)} more" if len(numbered) > len(shown) else ""
-    listed = "; ".join(f"{param}[{item}]: {error.message}" for item, error in shown)
+    each = "; ".join(f"{param}[{item}]: {error.message}" for item, error in shown)
     kind = type(first) if all(type(error) is type(first) for error in errors.values()) else _worst(errors)
     raise kind(
-        f"{len(numbered)} of {items} items cannot be served: {listed}{more}",
+        f"{len(numbered)} of {items} items cannot be served: {each}{more}",
         ", ".join(f"{param}[{item}]" for item, _ in shown) + more,
     )
 

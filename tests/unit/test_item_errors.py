@@ -36,7 +36,7 @@ def test_all_bad_items_are_named_at_once_in_their_order() -> None:
 
 
 def test_more_bad_items_than_fit_are_counted() -> None:
-    error = _raised({item: TOO_LONG for item in range(100)}, 100)
+    error = _raised(dict.fromkeys(range(100), TOO_LONG), 100)
     assert error.message.endswith("input[15]: the input is too long and 84 more")
     assert error.param is not None
     assert error.param.endswith("input[15] and 84 more")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -158,7 +159,7 @@ class TestShares:
         router = _router(encoders)
         turns = [router.choose("first", PoolingType.CLS) for _ in range(40)]
         places = [turn for turn, name in enumerate(turns) if name == "canary"]
-        assert {later - earlier for earlier, later in zip(places, places[1:], strict=False)} == {4}
+        assert {later - earlier for earlier, later in itertools.pairwise(places)} == {4}
 
     def test_each_route_keeps_its_own_count(self) -> None:
         encoders = {
