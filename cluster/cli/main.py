@@ -13,6 +13,7 @@ from cluster.errors import PoolhouseError
 
 # Name, module, help. Modules are imported only when their command is asked for, so that --help is quick.
 COMMANDS = (
+    ("bench", "cluster.cli.bench", "measure servers: throughput, latency, CPU time"),
     ("check", "cluster.cli.check", "check a configuration file and print the plan"),
     ("compare", "cluster.cli.compare", "compare pooling types on your own data"),
     ("models", "cluster.cli.models", "list, pull or inspect models"),
