@@ -79,7 +79,8 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
     pooling_types = encoder_pooling_types(config, name, facts)
     if encoder_config.threads is None:
         encoder_config = encoder_config.model_copy(update={"threads": len(os.sched_getaffinity(0))})
-    engine = load_engine(encoder_config, path, facts, pooling_types)
+    token_types = config.models[encoder_config.model].token_types
+    engine = load_engine(encoder_config, path, facts, pooling_types, token_types=token_types)
     sizes = _micro_batch_sizes(encoder_config, engine, path, pooling_types)
     encoder = Encoder(engine, mark, sizes, config.batching.shares)
     self_test(config, encoder_config.model, encoder, pooling_types)
@@ -93,7 +94,7 @@ def _micro_batch_sizes(
         return encoder.micro_batch_tokens
     if path is None:
         return encoder.most_micro_batch_tokens
-    device = f"{platform.machine()}-{os.cpu_count()}-{encoder.gpu_layers}-{encoder.flash_attention}"
+    device = f"{platform.machine()}-{os.cpu_count()}-{encoder.gpu_layers}-{encoder.flash_attention}-{encoder.headless}"
     key = (
         f"{gguf_sha256(path)} {device} threads={engine.threads} slots={engine.slots} "
         f"most={engine.max_micro_batch_tokens} llama-cpp-python={version('llama-cpp-python')}"

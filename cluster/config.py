@@ -46,6 +46,13 @@ class Activation(enum.StrEnum):
     SOFTMAX = "softmax"
 
 
+class TokenTypes(enum.StrEnum):
+    """Which token type the second text of a BERT's pair gets."""
+
+    ZERO = "zero"
+    SEGMENTS = "segments"
+
+
 class ModelConfig(Strict):
     """One model: where its GGUF comes from, and the facts of it that change vectors.
 
@@ -61,6 +68,8 @@ class ModelConfig(Strict):
         truncate: where a request does not say.
         dimensions: the Matryoshka dimensions that may be asked for; None allows any up to the model's.
         score_activation: applied to the head's outputs where the answer is to be in [0, 1]; None chooses by the graph.
+        token_types: of a pair's second text, for cross-encoders: ``zero`` as llama.cpp has it, ``segments`` for 1 as BERT
+            cross-encoders are usually trained; None: ``segments`` where the GGUF says so, as our own conversion does.
         max_tokens: cap on a sequence's length, below the model's own.
     """
 
@@ -75,6 +84,7 @@ class ModelConfig(Strict):
     truncate: Truncate = Truncate.NONE
     dimensions: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     score_activation: Activation | None = None
+    token_types: TokenTypes | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -93,6 +103,8 @@ class EncoderConfig(Strict):
             CPU, one on a GPU.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
         flash_attention: ``auto`` leaves the choice to llama.cpp.
+        headless: ``auto`` runs a body derived from the GGUF without its vocabulary's head, which gives the same numbers for
+            less time and memory, and the GGUF itself where that cannot be proved; ``off`` always runs the GGUF itself.
         fake_seconds_per_token: cost of the fake engine.
     """
 
@@ -106,6 +118,7 @@ class EncoderConfig(Strict):
     slots: Annotated[int, Field(ge=1, le=64)] | None = None
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     flash_attention: Literal["auto", "on", "off"] = "auto"
+    headless: Literal["auto", "off"] = "auto"
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
 
     @property

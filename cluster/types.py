@@ -69,6 +69,7 @@ class ModelFacts:
         labels: names of the classification head's outputs; empty without a head.
         pooling_types: those that the model can honestly answer.
         refused: for each other pooling type, why not.
+        segment_types: the second text of a pair was trained with token type 1, says the GGUF.
     """
 
     architecture: str
@@ -81,6 +82,7 @@ class ModelFacts:
     labels: tuple[str, ...] = ()
     pooling_types: tuple[PoolingType, ...] = ()
     refused: dict[PoolingType, str] = field(default_factory=dict)
+    segment_types: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,8 @@ class Engine(Protocol):
     ) -> Float32:
         """Return the classification head's outputs as the graph gives them, float32 ``[n, n_labels]``.
 
+        An engine may compute what the sequences begin with in common once, and keep it for the next call in the slot.
+
         Args:
             token_ids: int32 ``[total_tokens]`` of whole pairs.
             offsets: int64 ``[n + 1]``.

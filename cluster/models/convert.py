@@ -19,6 +19,9 @@ from cluster.errors import ModelLoadError
 from cluster.models.progress import progress
 from cluster.types import PoolingType
 
+SEGMENT_TYPES = "poolhouse.segment_types"
+"""GGUF key of our own: the second text of a pair was trained with token type 1."""
+
 _FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
     "f16": gguf.LlamaFileType.MOSTLY_F16,
@@ -159,6 +162,8 @@ def _write_metadata(
     if has_head:
         labels: dict[str, str] = config.get("id2label") or {"0": "LABEL_0"}
         writer.add_classifier_output_labels([labels[key] for key in sorted(labels, key=int)])
+        # BERT's tokenizer gives a pair's second text type 1, and training follows it unless there is one type only.
+        writer.add_bool(SEGMENT_TYPES, int(config["type_vocab_size"]) > 1)
 
 
 def _trained_pooling(folder: Path) -> PoolingType | None:

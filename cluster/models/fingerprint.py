@@ -69,5 +69,5 @@ def _sha256(path: Path) -> str:
 
 def fingerprint(sha256: str, model: ModelConfig) -> str:
     """Return 16 hexadecimal digits over the GGUF and every setting that changes vectors."""
-    facts = [sha256, sorted(model.prompts.items()), model.append_eos, model.parse_special]
+    facts = [sha256, sorted(model.prompts.items()), model.append_eos, model.parse_special, model.token_types]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

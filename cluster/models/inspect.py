@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 
 from cluster.errors import ModelLoadError
+from cluster.models.convert import SEGMENT_TYPES
 from cluster.models.header import read_header
 from cluster.types import ModelFacts, PoolingType
 
@@ -54,6 +55,7 @@ class ModelReport:
     labels: tuple[str, ...]
     templates: dict[str, str] = field(default_factory=dict)
     adds_end_token: bool = False
+    segment_types: bool = False
 
     def facts(self) -> ModelFacts:
         """Return what the stages need to know, with the pooling types that the model can honestly answer."""
@@ -69,6 +71,7 @@ class ModelReport:
             labels=self.labels or (("score",) if self.head_tensors else ()),
             pooling_types=tuple(pooling for pooling in PoolingType if pooling not in refused),
             refused=refused,
+            segment_types=self.segment_types,
         )
 
     def _refused(self) -> dict[PoolingType, str]:
@@ -134,6 +137,7 @@ def inspect_gguf(path: Path) -> ModelReport:
         labels=tuple(of_model("classifier.output_labels", ())),
         templates=_templates(header.metadata),
         adds_end_token=bool(read("tokenizer.ggml.add_eos_token", False)),
+        segment_types=bool(read(SEGMENT_TYPES, False)),
     )
 
 

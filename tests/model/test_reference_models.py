@@ -15,7 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cluster.engine.llama import LlamaEngine, LlamaVocabulary
+from cluster.models.body import write_body
 from cluster.models.inspect import inspect_gguf
+from cluster.models.token_table import TokenTable, read_token_types
 from cluster.types import Float32, Int32, PoolingType, offsets_of
 from tests.support.ggufs import (
     ReferenceModel,
@@ -57,18 +59,40 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReferenceM
     return {name: write(folder / f"{name}.gguf") for name, write in ALL.items()}
 
 
+@pytest.fixture(params=[False, True], ids=["whole", "headless"])
+def headless(request: pytest.FixtureRequest) -> bool:
+    """Whether the engine runs the file itself, or a body derived from it."""
+    return bool(request.param)
+
+
 @contextmanager
 def opened(
-    reference: ReferenceModel, *, micro_batch_tokens: int = 256, flash_attention: str = "off"
+    reference: ReferenceModel,
+    *,
+    micro_batch_tokens: int = 256,
+    flash_attention: str = "off",
+    headless: bool = False,
+    segment_types: Float32 | None = None,
+    shares_prefixes: bool = True,
 ) -> Iterator[LlamaEngine]:
     facts = inspect_gguf(reference.path).facts()
+    path = reference.path
+    if headless:
+        path = path.with_suffix(".body.gguf")
+        write_body(reference.path, path)
+    # Gemma's graph scales what it looks up, and not what it is given.
+    scale = facts.dimensions**0.5 if facts.architecture == "gemma-embedding" else 1.0
     engine = LlamaEngine(
-        reference.path,
+        path,
         facts,
         micro_batch_tokens=micro_batch_tokens,
         context_tokens=facts.context_tokens,
         threads=1,
         flash_attention=flash_attention,
+        rank=bool(reference.labels),
+        table=TokenTable(reference.path, scale) if headless else None,
+        segment_types=segment_types,
+        shares_prefixes=shares_prefixes,
     )
     try:
         yield engine
@@ -99,20 +123,24 @@ def scores_of(reference: ReferenceModel, sequences: Sequence[Int32]) -> NDArray[
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_hidden_states_of_a_mixed_batch_are_the_references(name: str, references: dict[str, ReferenceModel]) -> None:
+def test_hidden_states_of_a_mixed_batch_are_the_references(
+    name: str, headless: bool, references: dict[str, ReferenceModel]
+) -> None:
     reference = references[name]
     sequences = sequences_of(reference)
-    with opened(reference) as engine:
+    with opened(reference, headless=headless) as engine:
         hidden = encoded(engine, sequences)
     tolerance = HIDDEN_TOLERANCE.get(name, DEFAULT_HIDDEN_TOLERANCE)
     np.testing.assert_allclose(hidden, hidden_of(reference, sequences), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_scores_of_a_mixed_batch_are_the_references(name: str, references: dict[str, ReferenceModel]) -> None:
+def test_scores_of_a_mixed_batch_are_the_references(
+    name: str, headless: bool, references: dict[str, ReferenceModel]
+) -> None:
     reference = references[name]
     sequences = sequences_of(reference)
-    with opened(reference) as engine:
+    with opened(reference, headless=headless) as engine:
         scores = scored(engine, sequences)
     assert scores.shape == (len(sequences), len(reference.labels))
     np.testing.assert_allclose(scores, scores_of(reference, sequences), rtol=0, atol=SCORE_TOLERANCE)
@@ -144,11 +172,14 @@ def test_flash_attention_stays_within_its_own_tolerance(name: str, references: d
 @pytest.mark.parametrize("name", ["qwen3-embedding", "qwen3-reranker"])
 @pytest.mark.parametrize("n_tokens", [64, 65, 128, 300], ids=lambda count: f"{count}-tokens")
 def test_long_causal_text_decoded_in_steps_equals_one_step(
-    name: str, n_tokens: int, references: dict[str, ReferenceModel]
+    name: str, n_tokens: int, headless: bool, references: dict[str, ReferenceModel]
 ) -> None:
     reference = references[name]
     sequences = sequences_of(reference, [n_tokens])
-    with opened(reference, micro_batch_tokens=512) as whole, opened(reference, micro_batch_tokens=64) as steps:
+    with (
+        opened(reference, micro_batch_tokens=512) as whole,
+        opened(reference, micro_batch_tokens=64, headless=headless) as steps,
+    ):
         one_step, several = encoded(whole, sequences), encoded(steps, sequences)
         # The cache is emptied between calls: a text after a long one sees nothing of it.
         short = sequences_of(reference, [9, 5])
@@ -185,15 +216,34 @@ def test_modern_bert_head_may_read_the_first_token(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, scores_of(reference, sequences), rtol=0, atol=SCORE_TOLERANCE)
 
 
-@pytest.mark.xfail(strict=True, reason="the engine's rank graph takes every token for one of the first text")
 def test_second_text_of_a_pair_has_token_type_one(references: dict[str, ReferenceModel]) -> None:
     reference = references["bert"]
+    pairs = sequences_of(reference, [24, 13, 40])
+    seconds = [10, 12, -1]
+    with opened(reference, headless=True, segment_types=read_token_types(reference.path)) as engine:
+        scores = engine.score(np.concatenate(pairs), offsets_of([24, 13, 40]), np.array(seconds, dtype=np.int32))
+    types = [(np.arange(len(ids)) >= (second % 1000)).astype(int) for ids, second in zip(pairs, seconds, strict=True)]
+    expected = [reference.score(ids.tolist(), types.tolist()) for ids, types in zip(pairs, types, strict=True)]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=SCORE_TOLERANCE)
+
+
+def test_second_text_has_token_type_zero_unless_types_are_asked_for(references: dict[str, ReferenceModel]) -> None:
+    reference = references["bert"]
     (ids,) = sequences_of(reference, [24])
-    types = (np.arange(len(ids)) >= 10).astype(int)
-    with opened(reference) as engine:
+    with opened(reference, headless=True) as engine:
         scores = scored(engine, [ids], second_segment=10)
-    expected = reference.score(ids.tolist(), types.tolist())
-    np.testing.assert_allclose(scores[0], expected, rtol=0, atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(scores[0], reference.score(ids.tolist()), rtol=0, atol=SCORE_TOLERANCE)
+
+
+@pytest.mark.parametrize("n_tokens", [65, 130, 300], ids=lambda count: f"{count}-tokens")
+def test_long_causal_pair_scored_in_steps_is_the_references(
+    n_tokens: int, headless: bool, references: dict[str, ReferenceModel]
+) -> None:
+    reference = references["qwen3-reranker"]
+    sequences = sequences_of(reference, [n_tokens])
+    with opened(reference, micro_batch_tokens=64, headless=headless) as engine:
+        scores = scored(engine, sequences)
+    np.testing.assert_allclose(scores, scores_of(reference, sequences), rtol=0, atol=SCORE_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", RERANKERS)

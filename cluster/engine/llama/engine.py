@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,15 @@ import numpy as np
 
 from cluster.engine.checks import check_packed
 from cluster.engine.llama import library
+from cluster.engine.llama.batch import Batch
+from cluster.engine.llama.context import HIDDEN, RANK, Context
+from cluster.engine.llama.prefix import plan_prefix
 from cluster.errors import EngineError, ModelLoadError
-from cluster.types import Float32, Int32, Int64, ModelFacts, PoolingType
+from cluster.models.token_table import TokenTable
+from cluster.types import Float32, Int32, Int64, ModelFacts, PoolingType, offsets_of
 
 MAX_SEQUENCES = 256
 """llama.cpp's ``LLAMA_MAX_SEQ``."""
-
-_HIDDEN = int(llama_cpp.LLAMA_POOLING_TYPE_NONE)
-_RANK = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
-
-_FLASH_ATTENTION = {
-    "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-}
 
 
 class LlamaEngine:
@@ -38,6 +32,10 @@ class LlamaEngine:
         slots: contexts of each kind over the one set of weights.
         gpu_layers: -1 for all; falls back to the CPU where there is no GPU.
         hidden, rank: which kinds of contexts to make.
+        table: ``path`` is a headless body, and this holds the original's token embeddings.
+        segment_types: the second text of a pair has token type 1; None: every token has type 0, as in llama.cpp's graph.
+            The embeddings of the types, float32 ``[n_types, width]``.
+        shares_prefixes: ``score`` decodes a causal model's common prefix once.
 
     Raises:
         ModelLoadError: the file or a context of it cannot be made.
@@ -56,6 +54,9 @@ class LlamaEngine:
         slots: int = 1,
         hidden: bool = True,
         rank: bool = False,
+        table: TokenTable | None = None,
+        segment_types: Float32 | None = None,
+        shares_prefixes: bool = True,
     ) -> None:
         self.facts = facts
         self.max_sequence_tokens = context_tokens
@@ -64,37 +65,44 @@ class LlamaEngine:
         self.max_sequences = min(MAX_SEQUENCES, self.max_micro_batch_tokens)
         self.slots = slots
         self.threads = threads
-        self._flash_attention = _FLASH_ATTENTION[flash_attention]
-        self._contexts: dict[tuple[int, int], Any] = {}
-        self._context_threads: dict[tuple[int, int], int] = {}
+        self._contexts: dict[tuple[int, int], Context] = {}
+        self._table = table
+        self._segment_step = None if segment_types is None else segment_types[1] - segment_types[0]
+        self._shares_prefixes = shares_prefixes
         self._model: Any = library.load_model(path, vocabulary_only=False, gpu_layers=gpu_layers)
         self._width = int(llama_cpp.llama_model_n_embd_out(self._model))
-        self._batches = [_Batch(self.max_micro_batch_tokens) for _ in range(slots)]
-        vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(vocab))
-        kinds = [_HIDDEN] * hidden + [_RANK] * rank
+        self._labels = int(llama_cpp.llama_model_n_cls_out(self._model))
+        self._vocabulary_size = self._check_table(path)
+        self._batches = [Batch(self.max_micro_batch_tokens) for _ in range(slots)]
         # All at once: making contexts is not thread-safe, and memory that is lacking should be missed now.
         for slot in range(slots):
-            for kind in kinds:
-                self._make_context(kind, slot)
+            for kind in [HIDDEN] * hidden + [RANK] * rank:
+                self._contexts[kind, slot] = Context(
+                    self._model,
+                    kind,
+                    context_tokens=self.max_sequence_tokens,
+                    micro_batch_tokens=self.max_micro_batch_tokens,
+                    max_sequences=self.max_sequences,
+                    threads=threads,
+                    flash_attention=flash_attention,
+                )
 
     def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
         """Return the hidden states after the final norm, float32 ``[total_tokens, dimensions]``."""
         self._check(token_ids, offsets)
-        context = self._context(_HIDDEN, slot, threads)
-        batch = self._batches[slot]
+        context = self._context(HIDDEN, slot, threads)
+        context.forget()
         hidden = np.empty((len(token_ids), self._width), dtype=np.float32)
-        if len(token_ids) <= self.max_micro_batch_tokens:
-            batch.fill(token_ids, offsets)
-            self._run(context, batch)
-            self._copy_rows(context, hidden)
+        tokens = self._inputs(token_ids)
+        if len(tokens) <= self.max_micro_batch_tokens:
+            self._run(context, slot, tokens, offsets)
+            context.copy_rows(hidden)
             return hidden
         # One long causal sequence: the KV cache carries it from step to step, and every step's rows are kept.
-        for begin in range(0, len(token_ids), self.max_micro_batch_tokens):
-            step = token_ids[begin : begin + self.max_micro_batch_tokens]
-            batch.fill(step, np.asarray([0, len(step)], dtype=np.int64), first_position=begin)
-            self._run(context, batch)
-            self._copy_rows(context, hidden[begin : begin + len(step)])
+        for begin in range(0, len(tokens), self.max_micro_batch_tokens):
+            end = min(len(tokens), begin + self.max_micro_batch_tokens)
+            self._run(context, slot, tokens[begin:end], offsets_of([end - begin]), begin)
+            context.copy_rows(hidden[begin:end])
         return hidden
 
     def score(
@@ -106,36 +114,46 @@ class LlamaEngine:
         slot: int = 0,
         threads: int | None = None,
     ) -> Float32:
-        """Return the head's outputs as llama.cpp's graph gives them, float32 ``[n, n_labels]``."""
+        """Return the head's outputs as llama.cpp's graph gives them, float32 ``[n, n_labels]``.
+
+        What all sequences of a causal model begin with (the template, the query) is decoded once, and not at all where
+        the slot's last call began with it too.
+        """
         if PoolingType.RANK not in self.facts.pooling_types:
             raise EngineError(f"the model has no classification head: {self.facts.refused.get(PoolingType.RANK, '')}")
         self._check(token_ids, offsets)
-        if len(token_ids) > self.max_micro_batch_tokens:
-            raise EngineError(
-                f"a pair has {len(token_ids)} tokens and rank pools within one micro-batch of "
-                f"{self.max_micro_batch_tokens}; raise micro_batch_tokens"
-            )
-        context = self._context(_RANK, slot, threads)
-        batch = self._batches[slot]
-        batch.fill(token_ids, offsets)
-        self._run(context, batch)
-        labels = int(llama_cpp.llama_model_n_cls_out(self._model))
-        scores = np.empty((len(offsets) - 1, labels), dtype=np.float32)
-        for sequence in range(len(scores)):
-            row = llama_cpp.llama_get_embeddings_seq(context, sequence)
-            if not row:
-                raise EngineError(f"llama.cpp gave no score: {library.complaints()}")
-            ctypes.memmove(scores[sequence].ctypes.data, row, labels * 4)
+        context = self._context(RANK, slot, threads)
+        scores = np.empty((len(offsets) - 1, self._labels), dtype=np.float32)
+        tokens = self._inputs(token_ids)
+        if self._segment_step is not None:
+            tokens = tokens + self._segment_step * _in_second_segment(offsets, second_segment)[:, None]
+        if context.keeps_prefixes and self._shares_prefixes:
+            self._score_behind_prefix(context, slot, token_ids, tokens, offsets)
+        else:
+            context.forget()
+            self._run_steps(context, slot, tokens, offsets)
+        context.copy_scores(scores)
         return scores
 
     def close(self) -> None:
         """Free contexts and weights."""
         for context in self._contexts.values():
-            llama_cpp.llama_free(context)
+            context.close()
         self._contexts.clear()
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+
+    def _check_table(self, path: Path) -> int:
+        """Return the number of valid ids, having made sure that the embeddings are as wide as the graph reads them."""
+        if self._table is None:
+            if self._segment_step is not None:
+                raise ModelLoadError("token types are added to embeddings, and this engine is not fed with embeddings")
+            return int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model)))
+        width = int(llama_cpp.llama_model_n_embd_inp(self._model))
+        if self._table.width != width:
+            raise ModelLoadError(f"{path} reads embeddings of {width} values and the table's have {self._table.width}")
+        return self._table.size
 
     def _check(self, token_ids: Int32, offsets: Int64) -> None:
         if self._model is None:
@@ -150,82 +168,56 @@ class LlamaEngine:
             causal=self.facts.causal,
         )
 
-    def _context(self, kind: int, slot: int, threads: int | None) -> Any:
-        """Return the slot's context, empty and set to so many threads."""
+    def _context(self, kind: int, slot: int, threads: int | None) -> Context:
         context = self._contexts.get((kind, slot))
         if context is None:
             raise EngineError(
-                f"slot {slot} of this engine yields no {'scores' if kind == _RANK else 'hidden states'}; "
+                f"slot {slot} of this engine yields no {'scores' if kind == RANK else 'hidden states'}; "
                 "load it for the pooling types that it is to answer"
             )
-        wanted = threads or self.threads
-        if self._context_threads[kind, slot] != wanted:
-            llama_cpp.llama_set_n_threads(context, wanted, wanted)
-            self._context_threads[kind, slot] = wanted
-        memory = llama_cpp.llama_get_memory(context)
-        if memory:
-            llama_cpp.llama_memory_clear(memory, False)
+        context.set_threads(threads or self.threads)
         return context
 
-    def _make_context(self, kind: int, slot: int) -> None:
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = max(self.max_sequence_tokens, self.max_micro_batch_tokens)
-        # llama.cpp aborts when a text that is not causal does not fit into one physical batch.
-        params.n_batch = params.n_ubatch = self.max_micro_batch_tokens
-        params.n_seq_max = self.max_sequences
-        params.kv_unified = True
-        params.embeddings = True
-        params.pooling_type = kind
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = self._flash_attention
-        context = llama_cpp.llama_init_from_model(self._model, params)
-        if not context:
-            raise ModelLoadError(
-                f"llama.cpp cannot make a context of {params.n_ctx} tokens: {library.complaints()}; "
-                "lower context_tokens or micro_batch_tokens"
-            )
-        self._contexts[kind, slot] = context
-        self._context_threads[kind, slot] = self.threads
+    def _inputs(self, token_ids: Int32) -> Int32 | Float32:
+        return token_ids if self._table is None else self._table.rows(token_ids)
 
-    @staticmethod
-    def _run(context: Any, batch: _Batch) -> None:
-        has_memory = bool(llama_cpp.llama_get_memory(context))
-        call = llama_cpp.llama_decode if has_memory else llama_cpp.llama_encode
-        status = int(call(context, batch.struct))
-        if status != 0:
-            raise EngineError(f"llama.cpp failed with status {status}: {library.complaints()}")
+    def _run(
+        self, context: Context, slot: int, tokens: Int32 | Float32, offsets: Int64, first_position: int = 0
+    ) -> None:
+        batch = self._batches[slot]
+        batch.fill(tokens, np.diff(offsets), first_position)
+        context.run(batch)
 
-    def _copy_rows(self, context: Any, rows: Float32) -> None:
-        source = llama_cpp.llama_get_embeddings(context)
-        if not source:
-            raise EngineError(f"llama.cpp gave no hidden states: {library.complaints()}")
-        ctypes.memmove(rows.ctypes.data, source, rows.nbytes)
+    def _run_steps(
+        self, context: Context, slot: int, tokens: Int32 | Float32, offsets: Int64, first_position: int = 0
+    ) -> None:
+        """Run a whole call, or one longer sequence in several steps of which the last holds its last token."""
+        last_step = max(0, len(tokens) - 1) // self.max_micro_batch_tokens * self.max_micro_batch_tokens
+        for begin in range(0, last_step, self.max_micro_batch_tokens):
+            step = tokens[begin : begin + self.max_micro_batch_tokens]
+            self._run(context, slot, step, offsets_of([len(step)]), first_position + begin)
+        rest = tokens[last_step:]
+        self._run(context, slot, rest, offsets_of([len(rest)]) if last_step else offsets, first_position + last_step)
+
+    def _score_behind_prefix(
+        self, context: Context, slot: int, token_ids: Int32, tokens: Int32 | Float32, offsets: Int64
+    ) -> None:
+        kept, shared = plan_prefix(token_ids, offsets, context.held)
+        context.forget(kept)
+        # Were the call to fail half-way, the next one must not trust what lies in the cache.
+        context.held = token_ids[:0]
+        if shared > kept:
+            self._run(context, slot, tokens[kept:shared], offsets_of([shared - kept]), kept)
+        context.lend(shared, len(offsets) - 1)
+        lengths = np.diff(offsets)
+        behind = np.arange(len(tokens)) - np.repeat(offsets[:-1], lengths) >= shared
+        self._run_steps(context, slot, tokens[behind], offsets_of(lengths - shared), shared)
+        context.held = token_ids[: int(offsets[1])].copy()
 
 
-class _Batch:
-    """A ``llama_batch`` over NumPy arrays, filled without a Python loop over tokens."""
-
-    def __init__(self, capacity: int) -> None:
-        self._token = np.zeros(capacity, dtype=np.int32)
-        self._position = np.zeros(capacity, dtype=np.int32)
-        self._sequence = np.zeros(capacity, dtype=np.int32)
-        self._count = np.ones(capacity, dtype=np.int32)
-        self._output = np.ones(capacity, dtype=np.int8)
-        # llama.cpp wants a pointer to each token's list of sequences; each list has one member here.
-        self._pointers = (self._sequence.ctypes.data + 4 * np.arange(capacity, dtype=np.uintp)).astype(np.uintp)
-        batch = llama_cpp.llama_batch()
-        batch.token = self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.embd = None
-        batch.pos = self._position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.n_seq_id = self._count.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.seq_id = self._pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
-        batch.logits = self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        self.struct = batch
-
-    def fill(self, token_ids: Int32, offsets: Int64, first_position: int = 0) -> None:
-        total = len(token_ids)
-        lengths = offsets[1:] - offsets[:-1]
-        self._token[:total] = token_ids
-        self._position[:total] = np.arange(total) - np.repeat(offsets[:-1], lengths) + first_position
-        self._sequence[:total] = np.repeat(np.arange(len(lengths)), lengths)
-        self.struct.n_tokens = total
+def _in_second_segment(offsets: Int64, second_segment: Int32) -> Float32:
+    """Return 1 for tokens of a pair's second text and 0 for others, float32 ``[total_tokens]``."""
+    lengths = np.diff(offsets)
+    begins = np.where(second_segment < 0, lengths, second_segment)
+    positions = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], lengths)
+    return (positions >= np.repeat(begins, lengths)).astype(np.float32)

@@ -54,6 +54,7 @@ def test_report_holds_what_the_file_says(tmp_path: Path) -> None:
         "labels": ("no", "yes"),
         "templates": {"default": "{{ text }}", "rerank": "{{ query }} {{ document }}"},
         "adds_end_token": True,
+        "segment_types": False,
     }
 
 
