@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or run: make PYTHON=/path/to/python" >&2; exit 1; }
@@ -63,6 +63,14 @@ lock: $(VENV)/.test ## Write the hash-locked requirements anew from pyproject.to
 		--no-annotate --no-header pyproject.toml --extra build -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header pyproject.toml --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+
+.PHONY: autoscaling
+autoscaling: $(VENV)/.test ## Measure a step of load on this machine; writes docs/autoscaling.png
+	$(BIN)/python -m benchmarks.autoscaling --picture docs/autoscaling.png
+
+.PHONY: soak
+soak: $(VENV)/.test ## Watch the memory of ingress and encoders over 100,000 requests
+	$(BIN)/python -m benchmarks.soak
 
 .PHONY: clean
 clean: ## Remove .venv and caches (the model cache stays)

@@ -150,6 +150,18 @@ class ApiKeysConfig(Strict):
     environment: str | None = None
 
 
+class TracingConfig(Strict):
+    """OpenTelemetry traces; without an exporter there are none.
+
+    Attributes:
+        exporter: ``module:function`` that returns the list of span processors.
+        sample_share: of the traces that begin here; a client's own decision goes before it.
+    """
+
+    exporter: str | None = None
+    sample_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
 class BatchingConfig(Strict):
     """Natural batching between stages.
 
@@ -180,6 +192,7 @@ class PoolhouseConfig(Strict):
     limits: Limits = Limits()
     api_keys: ApiKeysConfig = ApiKeysConfig()
     batching: BatchingConfig = BatchingConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -241,6 +254,7 @@ def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
         "limits": Limits,
         "api_keys": ApiKeysConfig,
         "batching": BatchingConfig,
+        "tracing": TracingConfig,
     }
     section = sections.get(str(location[0]), PoolhouseConfig) if location else PoolhouseConfig
     return list(section.model_fields)

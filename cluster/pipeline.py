@@ -10,6 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from opentelemetry.trace import SpanKind
+from opentelemetry.util.types import AttributeValue
+
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
 from cluster.errors import DeadlineExceeded, InvalidRequest
@@ -17,6 +20,7 @@ from cluster.item_errors import raise_item_errors
 from cluster.pooler import PoolerBatch
 from cluster.routing import Router
 from cluster.stages import ModelDescription, Senders, Stages
+from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts
 
@@ -53,7 +57,12 @@ class Pipeline:
         timeout_s = min(call.timeout_s or self.config.limits.timeout_s, self.config.limits.timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._embed(call, request_id, trace, time.monotonic() + timeout_s)
+                attributes: dict[str, AttributeValue] = {
+                    "poolhouse.request_id": request_id,
+                    "poolhouse.items": len(call.inputs),
+                }
+                with TRACING.span("embed", trace, attributes, SpanKind.SERVER) as inner:
+                    return await self._embed(call, request_id, inner, time.monotonic() + timeout_s)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"
@@ -114,6 +123,7 @@ class Pipeline:
                 scores=[pooling is PoolingType.RANK] * len(vectors),
             ),
             lane,
+            request.trace,
         )
         ended_s = time.monotonic()
         return EmbedAnswer(

@@ -6,8 +6,9 @@ A wiring supplies the senders, which carry one message each; everything between 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from cluster.config import PoolhouseConfig
 from cluster.errors import PayloadTooLarge
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
+from cluster.telemetry.metrics import count_encoded
+from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
 from cluster.types import Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
 
@@ -90,20 +93,36 @@ class Stages:
         )
 
     @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait in the ingress for an encoder."""
-        return sum(encoder.queued_weight for encoder in self._encoders.values())
+    def queued_tokens(self) -> dict[str, int]:
+        """Tokens that wait here, by the encoder that they wait for."""
+        return {name: encoder.queued_weight for name, encoder in self._encoders.items()}
 
     async def tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
         """Return the texts' ids; items that cannot be tokenized carry their own errors."""
-        return await self._tokenizers[texts.model].submit(texts, lane)
+        with TRACING.span("tokenize", texts.requests[0].trace) as trace:
+            if TRACING.on:
+                texts.requests = [replace(request, trace=trace) for request in texts.requests]
+            return await self._tokenizers[texts.model].submit(texts, lane)
 
-    async def finish(self, batch: PoolerBatch, lane: Lane) -> PieceBatch:
+    async def finish(self, batch: PoolerBatch, lane: Lane, trace: str | None = None) -> PieceBatch:
         """Return the printed numbers of a request's items."""
-        return await self._pooler.submit(batch, lane)
+        with TRACING.span("finish", trace):
+            return await self._pooler.submit(batch, lane)
 
     async def encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
+        started_s = time.monotonic()
+        attributes = {"poolhouse.model": model, "poolhouse.pooling": pooling.value, "poolhouse.items": len(tokens)}
+        with TRACING.span("encode", tokens.requests[0].trace, attributes) as trace:
+            if TRACING.on:
+                tokens.requests = [replace(request, trace=trace) for request in tokens.requests]
+            vectors = await self._encode(model, pooling, tokens, lane)
+        queue_s = max(0.0, time.monotonic() - started_s - vectors.encode_s)
+        cut_items = int(np.count_nonzero(tokens.cut_tokens))
+        count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items, queue_s)
+        return vectors
+
+    async def _encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         batching = self.config.batching
         ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
         if len(ranges) == 1:

@@ -6,6 +6,7 @@ import os
 import shutil
 import types
 import typing
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cluster.models import ModelReport, inspect_gguf, resolve, source_of
 from cluster.models.inspect import estimate_memory_bytes
 from cluster.routing import Router, encoder_pooling_types
 from cluster.types import ModelFacts
+from deployments.contradictions import contradictions
+from deployments.sizing import sizing_lines
 
 IMPORT_PATH = "deployments.app:build"
 
@@ -54,7 +57,10 @@ def check_file(path: Path, *, pull: bool = False) -> Report:
     report.faults += faults
     if not faults:
         try:
-            ServeDeploySchema.model_validate(document)
+            with warnings.catch_warnings():
+                # Serve says that this key will move to the environment; until then there is no other place for it.
+                warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
+                ServeDeploySchema.model_validate(document)
         except ValidationError as error:
             report.faults += [
                 f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
@@ -65,7 +71,7 @@ def check_file(path: Path, *, pull: bool = False) -> Report:
         report.faults.append("applications: there is none; add one with import_path: " + IMPORT_PATH)
     for application in applications:
         if isinstance(application, dict):
-            _check_application(application, report, pull)
+            _check_application(document, application, report, pull, path.parent)
     return report
 
 
@@ -114,7 +120,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return found if len(found) == 1 else []
 
 
-def _check_application(application: dict[str, Any], report: Report, pull: bool) -> None:
+def _check_application(
+    document: dict[str, Any], application: dict[str, Any], report: Report, pull: bool, folder: Path
+) -> None:
     name = application.get("name", "default")
     if application.get("import_path") != IMPORT_PATH:
         report.notes.append(
@@ -137,7 +145,9 @@ def _check_application(application: dict[str, Any], report: Report, pull: bool) 
     report.plan.append(f"application {name}: {config.wiring} wiring, deployments: {', '.join(deployments)}")
     for entry, options in given.items():
         _check_resources(entry, options, report)
-    _check_models(config, report, pull)
+    facts, memory_bytes = _check_models(config, report, pull)
+    report.plan += sizing_lines(deployments, given, memory_bytes)
+    report.faults += contradictions(document, config, given, facts, folder)
 
 
 def deployment_names(config: PoolhouseConfig) -> list[str]:
@@ -150,13 +160,6 @@ def deployment_names(config: PoolhouseConfig) -> list[str]:
 def _check_resources(name: str, options: dict[str, Any], report: Report) -> None:
     asked = options.get("ray_actor_options") or {}
     gpus = asked.get("num_gpus") or 0
-    scaling = options.get("autoscaling_config") or {}
-    replicas = options.get("num_replicas")
-    count = f"{scaling.get('min_replicas', 1)}-{scaling.get('max_replicas', 1)}" if scaling else replicas or 1
-    report.plan.append(
-        f"  {name}: {count} replica(s), {asked.get('num_cpus', 1)} CPU, {gpus} GPU each, "
-        f"max_ongoing_requests {options.get('max_ongoing_requests', 5)}"
-    )
     # A cluster of machines has resources that this one does not show; only a lone machine can be judged here.
     if os.environ.get("RAY_ADDRESS"):
         return
@@ -172,7 +175,8 @@ def _check_resources(name: str, options: dict[str, Any], report: Report) -> None
         )
 
 
-def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> None:
+def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[dict[str, ModelFacts], dict[str, int]]:
+    """Return the facts of the models that are here, and the memory of one replica of each deployment that loads them."""
     reports: dict[str, ModelReport] = {}
     for name, model in config.models.items():
         if all(encoder.engine == "fake" for encoder in config.encoders.values() if encoder.model == name):
@@ -190,6 +194,7 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> None:
         except PoolhouseError as error:
             report.faults.append(f"models.{name}.source: {error.message}")
     facts: dict[str, ModelFacts] = {name: found.facts() for name, found in reports.items()}
+    memory_bytes: dict[str, int] = {}
     for name, encoder in config.encoders.items():
         if encoder.model not in facts:
             continue
@@ -198,7 +203,9 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> None:
         except ConfigError as error:
             report.faults.append(error.message)
             continue
+        deployment = f"Encoder-{name}" if config.wiring is Wiring.SPLIT else "Ingress"
         memory = _memory_bytes(reports[encoder.model], encoder)
+        memory_bytes[deployment] = memory_bytes.get(deployment, 0) + memory
         report.plan.append(
             f"  encoder {name}: {encoder.model}, answers {', '.join(answered)}; "
             f"about {memory / 1e6:.0f} MB for each replica"
@@ -206,6 +213,7 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> None:
     if facts.keys() == config.models.keys() and not report.faults:
         routes = Router(config, facts).routes
         report.plan.append(f"  {len(routes)} routes: " + ", ".join(f"{model}/{pooling}" for model, pooling in routes))
+    return facts, memory_bytes
 
 
 def _memory_bytes(report: ModelReport, encoder: EncoderConfig) -> int:

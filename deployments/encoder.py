@@ -7,18 +7,48 @@ from typing import Any
 
 from cluster.assembly import load_encoder
 from cluster.config import parse_config
+from cluster.live import EncoderSettings, parse_settings
+from cluster.telemetry.metrics import PENDING_TOKENS
+from cluster.telemetry.tracing import TRACING
 from cluster.types import TokenBatch, VectorBatch
+from deployments.reporting import Backlog, EncoderReport
+from deployments.stage import Stage
 
 
-class Encoder:
+class Encoder(Stage):
     """Serve deployment around ``cluster.batching.encoder.Encoder``; it is ready once it has encoded a known text."""
 
     def __init__(self, args: dict[str, Any], name: str) -> None:
-        self._stage = load_encoder(parse_config(args), name)
+        config = parse_config(args)
+        self._stage = load_encoder(config, name)
+        self._report = EncoderReport(
+            self._stage.load, lambda: self._stage.pending_tokens, self._stage.sizes.tokens_per_s
+        )
+        self.start_reporting(
+            lambda: PENDING_TOKENS.labels(name).set(self._stage.pending_tokens), tracing=config.tracing
+        )
 
     async def encode(self, batch: TokenBatch) -> VectorBatch:
         """Encode one message."""
-        return await asyncio.wrap_future(self._stage.submit(batch))
+        self._report.received(len(batch.token_ids))
+        with TRACING.spans("encode message", (request.trace for request in batch.requests)):
+            return await asyncio.wrap_future(self._stage.submit(batch))
+
+    async def hear(self, backlog: Backlog) -> None:
+        """Take an ingress's word on what waits there."""
+        self._report.heard(backlog)
+
+    def reconfigure(self, user_config: object) -> None:
+        """Take the YAML's ``user_config``.
+
+        Raises:
+            ConfigError: it is not valid.
+        """
+        self._report.settings = parse_settings(EncoderSettings, user_config)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``deployments.autoscaling.TokenPolicy`` reads."""
+        return self._report.measures()
 
     def check_health(self) -> None:
         """Raise when the encoder's thread has ended."""

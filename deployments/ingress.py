@@ -10,10 +10,13 @@ from starlette.types import ASGIApp
 from cluster.api.application import create_application
 from cluster.config import Wiring, parse_config
 from cluster.pipeline import Pipeline
+from cluster.telemetry.metrics import QUEUED_TOKENS
 from deployments import wirings
+from deployments.reporting import BacklogReporter
+from deployments.stage import Stage
 
 
-class Ingress:
+class Ingress(Stage):
     """Serve ingress. In the fused wiring it hosts all stages and the handles are None."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
@@ -29,10 +32,19 @@ class Ingress:
         else:
             self._wiring = await wirings.fused(config)
         self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
+        self._reporter = BacklogReporter(encoders, self._queued_tokens) if encoders is not None else None
+        self.start_reporting(self._set_gauges, config.tracing)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the constructor has run."""
         return create_application(self._pipeline, self._wiring.check_ready)
+
+    def _queued_tokens(self) -> dict[str, int]:
+        return self._pipeline.stages.queued_tokens
+
+    def _set_gauges(self) -> None:
+        for encoder, tokens in self._queued_tokens().items():
+            QUEUED_TOKENS.labels(encoder).set(tokens)
 
     def __del__(self) -> None:
         wiring = getattr(self, "_wiring", None)

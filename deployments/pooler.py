@@ -6,13 +6,15 @@ import asyncio
 
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.pooler import Pooler as PoolerStage
+from deployments.stage import Stage
 
 
-class Pooler:
+class Pooler(Stage):
     """Serve deployment around ``cluster.pooler.Pooler``."""
 
     def __init__(self) -> None:
         self._stage = PoolerStage()
+        self.start_reporting()
 
     async def finish(self, batch: PoolerBatch) -> PieceBatch:
         """Finish one message off the event loop."""

@@ -69,5 +69,7 @@ class ReplicaWatch:
         self._asleep = {
             name
             for name, deployment in application.deployments.items()
-            if sum(deployment.replica_states.values()) == 0 and deployment.status == "HEALTHY"
+            # Autoscaling alone takes the last replica or adds the first; whatever died on its own has another status.
+            if deployment.status in ("UPSCALING", "DOWNSCALING")
+            or (sum(deployment.replica_states.values()) == 0 and deployment.status == "HEALTHY")
         }

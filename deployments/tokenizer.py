@@ -9,15 +9,19 @@ from cluster.assembly import describe, load_tokenizer
 from cluster.calls import Input
 from cluster.config import parse_config
 from cluster.stages import ModelDescription
+from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch
+from deployments.stage import Stage
 
 
-class Tokenizer:
+class Tokenizer(Stage):
     """Serve deployment around ``cluster.tokenization.Tokenizer``."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        self._stage = load_tokenizer(parse_config(args))
+        config = parse_config(args)
+        self._stage = load_tokenizer(config)
+        self.start_reporting(tracing=config.tracing)
 
     async def describe(self) -> dict[str, ModelDescription]:
         """What the ingress needs to know of each model."""
@@ -25,7 +29,8 @@ class Tokenizer:
 
     async def tokenize(self, batch: TextBatch) -> TokenBatch:
         """Tokenize one message off the event loop."""
-        return await asyncio.to_thread(self._stage.tokenize, batch)
+        with TRACING.spans("tokenize message", (request.trace for request in batch.requests)):
+            return await asyncio.to_thread(self._stage.tokenize, batch)
 
     async def tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool

@@ -29,6 +29,7 @@ from cluster.api.matrix import format_npy
 from cluster.calls import EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, PoolhouseError
 from cluster.pipeline import Pipeline
+from cluster.telemetry.metrics import REFUSALS, count_answer
 
 logger = logging.getLogger("poolhouse")
 
@@ -54,7 +55,7 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
     keys = KeyRing.load(pipeline.config.api_keys)
 
     def add(path: str, method: str, handler: Handler, *, needs_key: bool = True) -> None:
-        application.add_route(path, _guarded(handler, keys if needs_key else None), methods=[method])
+        application.add_route(path, _guarded(path, handler, keys if needs_key else None), methods=[method])
 
     for path in ("/v1/embeddings", "/embeddings", "/embedding"):
         add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
@@ -156,23 +157,39 @@ class _Paths:
         return read_json(b"".join(parts), request.headers.get("content-type"), limit)
 
 
-def _guarded(handler: Handler, keys: KeyRing | None) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap a handler so that every outcome is an answer in the API's own shape."""
+def _guarded(path: str, handler: Handler, keys: KeyRing | None) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a handler so that every outcome is an answer in the API's own shape, and is counted."""
 
     async def endpoint(request: Request) -> Response:
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        started_s = time.monotonic()
+        context = RequestContext(request.headers.get("x-request-id") or uuid.uuid4().hex, None)
+        response = await answer(request, context)
+        count_answer(
+            path,
+            response.status_code,
+            context.key.id if context.key is not None else "",
+            time.monotonic() - started_s,
+            response.headers.get("x-poolhouse-model", ""),
+            response.headers.get("x-poolhouse-pooling", ""),
+        )
+        return response
+
+    async def answer(request: Request, context: RequestContext) -> Response:
         try:
-            key = keys.authenticate(request.headers) if keys is not None else None
-            return await handler(request, RequestContext(request_id, key))
+            context.key = keys.authenticate(request.headers) if keys is not None else None
+            return await handler(request, context)
         except PoolhouseError as error:
             if error.status >= 500:
-                logger.warning("request %s: %s", request_id, error.message)
+                logger.warning("request %s: %s", context.request_id, error.message)
+            REFUSALS.labels(path, error.code).inc()
             return _error_response(error)
         except ClientDisconnect:
+            REFUSALS.labels(path, "client_disconnected").inc()
             return _error_response(InvalidRequest("the body ended early"))
         except Exception:
-            logger.exception("request %s failed", request_id)
-            return Response(unexpected_body(request_id), 500, media_type="application/json")
+            logger.exception("request %s failed", context.request_id)
+            REFUSALS.labels(path, "internal_error").inc()
+            return Response(unexpected_body(context.request_id), 500, media_type="application/json")
 
     return endpoint
 

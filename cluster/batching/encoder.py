@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster.batching.jobs import Job, Window
 from cluster.batching.lanes import LaneQueues
+from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
 from cluster.engine.protocol import Engine
 from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError
@@ -52,6 +53,7 @@ class Encoder:
             if isinstance(micro_batch_tokens, int)
             else micro_batch_tokens
         )
+        self.load = EngineLoad(self.sizes.largest, engine.slots)
         self.encoded_tokens = 0
         self.pending_tokens = 0
         self._queues = LaneQueues(self.sizes, engine.max_sequences, shares)
@@ -146,7 +148,8 @@ class Encoder:
         if not live:
             return
         try:
-            parts, widths = self._compute(live, slot, threads)
+            with self.load.call(sum(job.lengths[item] for job, item in live)):
+                parts, widths = self._compute(live, slot, threads)
         except Exception as error:
             logger.exception("a micro-batch of %d sequences failed", len(live))
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")

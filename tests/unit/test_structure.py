@@ -16,9 +16,11 @@ ORDER = (
     ("pooling",),
     ("models",),
     ("calls",),
+    ("live",),
     ("config",),
     ("types",),
     ("item_errors",),
+    ("telemetry",),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

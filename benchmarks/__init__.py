@@ -1,0 +1,1 @@
+"""Measurements of the whole server that are too long for the tests."""

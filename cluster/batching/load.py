@@ -1,0 +1,69 @@
+"""How hard an engine works: what autoscaling and the metrics of an encoder are made of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cluster.telemetry.metrics import BATCH_FILL, ENCODE_SECONDS
+
+
+class EngineLoad:
+    """Sums over the engine's calls; several may run at once. Thread-safe.
+
+    Args:
+        most_tokens: of one micro-batch; what its fill is a share of.
+        slots: calls that the engine runs at once.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, most_tokens: int, slots: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_tokens = most_tokens
+        self._slots = slots
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: dict[int, float] = {}
+        self._next_call = 0
+        self._ended_s = 0.0
+        self._encoded_tokens = 0
+
+    @contextmanager
+    def call(self, tokens: int) -> Iterator[None]:
+        """Measure one engine call of so many tokens."""
+        started_s = self._clock()
+        with self._lock:
+            number = self._next_call
+            self._next_call += 1
+            self._running[number] = started_s
+        try:
+            yield
+        finally:
+            seconds = self._clock() - started_s
+            with self._lock:
+                del self._running[number]
+                self._ended_s += seconds
+                self._encoded_tokens += tokens
+            ENCODE_SECONDS.observe(seconds)
+            BATCH_FILL.observe(tokens / self._most_tokens)
+
+    @property
+    def ended_calls(self) -> tuple[int, float]:
+        """Tokens of the calls that have ended, and the seconds that these took, shared over the slots."""
+        with self._lock:
+            return self._encoded_tokens, self._ended_s / self._slots
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the engine has worked, a call still running included; an engine with all slots busy adds 1 a second."""
+        with self._lock:
+            now_s = self._clock()
+            running_s = sum(now_s - started_s for started_s in self._running.values())
+            return (self._ended_s + running_s) / self._slots
+
+    @property
+    def longest_call_s(self) -> float:
+        """Seconds that the oldest call still running has taken; 0 at rest."""
+        with self._lock:
+            return self._clock() - min(self._running.values()) if self._running else 0.0
