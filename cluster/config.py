@@ -172,6 +172,9 @@ class BatchingConfig(Strict):
         bulk_items: a request with more items goes to the bulk lane, unless it says otherwise.
         bulk_tokens: the same by its tokens.
         shares: of the interactive and of the bulk lane where both wait.
+        deduplicate: encode sequences that are equal, in one request or among those in flight, once.
+        cache_bytes: keep the latest results in each ingress replica, at most so many bytes; 0 keeps none. With a cache,
+            sequences are de-duplicated too.
     """
 
     message_tokens: Annotated[int, Field(ge=1)] = 8192
@@ -180,6 +183,8 @@ class BatchingConfig(Strict):
     bulk_items: Annotated[int, Field(ge=1)] = 8
     bulk_tokens: Annotated[int, Field(ge=1)] = 4096
     shares: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (4, 1)
+    deduplicate: bool = True
+    cache_bytes: Annotated[int, Field(ge=0)] = 0
 
 
 class PoolhouseConfig(Strict):

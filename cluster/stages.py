@@ -14,6 +14,7 @@ import numpy as np
 
 from cluster.batching.dispatcher import Dispatcher
 from cluster.batching.planning import split_by_tokens
+from cluster.batching.reuse import Reuse
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import PayloadTooLarge
@@ -58,6 +59,7 @@ class Stages:
         self.descriptions = dict(descriptions)
         self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
         batching = config.batching
+        self.reuse = Reuse(batching.cache_bytes) if batching.deduplicate or batching.cache_bytes else None
         self._tokenizers = {
             name: Dispatcher[TextBatch, TokenBatch](
                 send=senders.tokenize,
@@ -110,6 +112,12 @@ class Stages:
             return await self._pooler.submit(batch, lane)
 
     async def encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
+        """Return the results of a call's items in order; what is equal is encoded once."""
+        if self.reuse is None:
+            return await self._spread(model, pooling, tokens, lane)
+        return await self.reuse.encode(tokens, lane, lambda part: self._spread(model, pooling, part, lane))
+
+    async def _spread(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
         started_s = time.monotonic()
         attributes = {"poolhouse.model": model, "poolhouse.pooling": pooling.value, "poolhouse.items": len(tokens)}

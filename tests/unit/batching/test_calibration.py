@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.batching import calibration
+from cluster.batching.calibration import calibrated_sizes, measure
+from cluster.engine.fake import FakeEngine
+from cluster.types import Float32, Int32, Int64
+
+
+class _Counting(FakeEngine):
+    """Counts its calls and remembers which slots they came in."""
+
+    def __init__(self) -> None:
+        super().__init__(max_micro_batch_tokens=512, slots=2)
+        self.calls: list[tuple[int, int]] = []
+
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
+        self.calls.append((slot, len(token_ids)))
+        return super().encode(token_ids, offsets, slot=slot, threads=threads)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(calibration, "_LEAST_S", 0.0)
+    monkeypatch.setenv("POOLHOUSE_CACHE_DIR", str(tmp_path))
+
+
+def test_sizes_double_up_to_the_engines_largest_and_all_slots_work() -> None:
+    engine = _Counting()
+    rates = measure(engine)
+    sizes = [tokens for tokens, _ in rates]
+    assert sizes == [32, 64, 128, 256, 512][: len(sizes)]
+    assert all(rate > 0 for _, rate in rates)
+    assert {slot for slot, _ in engine.calls} == {0, 1}
+
+
+def test_the_same_key_is_measured_once(tmp_path: Path) -> None:
+    engine = _Counting()
+    first = calibrated_sizes(engine, "key")
+    calls = len(engine.calls)
+    assert calibrated_sizes(engine, "key") == first
+    assert len(engine.calls) == calls
+    calibrated_sizes(engine, "another machine")
+    assert len(engine.calls) > calls
+    assert set(json.loads((tmp_path / "calibration.json").read_text())) == {"key", "another machine"}
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text("{")
+    assert calibrated_sizes(_Counting(), "key").rates
+
+
+def test_an_engine_of_scores_is_measured_by_scoring() -> None:
+    engine = _Counting()
+    measure(engine, scores=True)
+    assert engine.calls == []
+
+
+def test_an_engine_that_fails_says_so() -> None:
+    engine = _Counting()
+    engine.close()
+    with pytest.raises(Exception, match="closed"):
+        measure(engine)
