@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from cluster.batching.encoder import Encoder
+from cluster.engine.fake import FakeEngine
+from cluster.errors import DeadlineExceeded, EngineError
+from cluster.pooling import pool_one
+from cluster.types import Float32, Int32, Int64, Lane, PoolingType, RequestFacts, TokenBatch, offsets_of
+
+
+class _GatedEngine(FakeEngine):
+    """Records its calls; while ``gate`` is closed, calls wait in the engine."""
+
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__(slots=slots, max_micro_batch_tokens=512)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.calls: list[tuple[int, int | None, list[int]]] = []
+        self.failure: Exception | None = None
+
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
+        self.calls.append((slot, threads, np.diff(offsets).tolist()))
+        self.entered.release()
+        assert self.gate.wait(30)
+        if self.failure is not None:
+            raise self.failure
+        return super().encode(token_ids, offsets, slot=slot, threads=threads)
+
+
+def _batch(
+    sequences: list[list[int]],
+    lane: Lane = Lane.INTERACTIVE,
+    remaining_s: float | None = None,
+    pooling: PoolingType = PoolingType.MEAN,
+) -> TokenBatch:
+    return TokenBatch(
+        fingerprint="f",
+        token_ids=np.asarray([token for sequence in sequences for token in sequence], dtype=np.int32),
+        offsets=offsets_of([len(sequence) for sequence in sequences]),
+        pooling=np.full(len(sequences), pooling.code, dtype=np.uint8),
+        second_segment=np.full(len(sequences), -1, dtype=np.int32),
+        cut_tokens=np.zeros(len(sequences), dtype=np.int32),
+        owner=np.zeros(len(sequences), dtype=np.int32),
+        requests=[RequestFacts("r", lane, remaining_s)],
+    )
+
+
+@contextmanager
+def _encoder(engine: FakeEngine, size: int = 100) -> Iterator[Encoder]:
+    encoder = Encoder(engine, "f", size)
+    try:
+        yield encoder
+    finally:
+        if isinstance(engine, _GatedEngine):
+            engine.gate.set()
+        encoder.close()
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("pooling", [PoolingType.NONE, PoolingType.MEAN, PoolingType.LAST])
+def test_every_item_gets_its_own_rows_in_any_mix(slots: int, pooling: PoolingType) -> None:
+    random = np.random.default_rng(slots)
+    sequences = [random.integers(1000, 2000, size=int(random.integers(1, 60))).tolist() for _ in range(120)]
+    with _encoder(FakeEngine(slots=slots)) as encoder:
+        messages = [sequences[begin : begin + 30] for begin in range(0, 120, 30)]
+        futures = [encoder.submit(_batch(message, pooling=pooling)) for message in messages]
+        for message, future in zip(messages, futures, strict=True):
+            result = future.result(30)
+            assert result.encoded_tokens == sum(map(len, message))
+            for item, ids in enumerate(message):
+                hidden = FakeEngine().encode(np.asarray(ids, dtype=np.int32), offsets_of([len(ids)]))
+                wanted = pool_one(hidden, pooling).reshape(-1, hidden.shape[1])
+                np.testing.assert_array_equal(result.rows(item), wanted)
+        assert encoder.pending_tokens == 0
+        assert encoder.encoded_tokens == sum(map(len, sequences))
+
+
+def test_slots_work_at_once_with_their_share_of_the_threads() -> None:
+    engine = _GatedEngine(slots=2)
+    engine.gate.clear()
+    with _encoder(engine) as encoder:
+        future = encoder.submit(_batch([[5] * 90, [6] * 90, [7] * 90]))
+        for _ in range(2):
+            assert engine.entered.acquire(timeout=30)
+        assert sorted(slot for slot, _, _ in engine.calls) == [0, 1]
+        assert [threads for _, threads, _ in engine.calls] == [1, 1]
+        engine.gate.set()
+        future.result(30)
+
+
+def test_a_lone_micro_batch_takes_all_threads() -> None:
+    engine = _GatedEngine(slots=2)
+    with _encoder(engine) as encoder:
+        encoder.submit(_batch([[5] * 10])).result(30)
+    assert [threads for _, threads, _ in engine.calls] == [2]
+
+
+def test_interactive_work_waits_for_one_micro_batch_of_bulk_at_most() -> None:
+    engine = _GatedEngine()
+    engine.gate.clear()
+    with _encoder(engine) as encoder:
+        bulk = encoder.submit(_batch([[5] * 100] * 10, Lane.BULK))
+        assert engine.entered.acquire(timeout=30)
+        interactive = encoder.submit(_batch([[6] * 7]))
+        engine.gate.set()
+        interactive.result(30)
+        bulk.result(30)
+    assert [lengths for _, _, lengths in engine.calls][1] == [7]
+
+
+def test_work_whose_deadline_passed_in_the_queue_is_not_encoded() -> None:
+    engine = _GatedEngine()
+    engine.gate.clear()
+    with _encoder(engine) as encoder:
+        first = encoder.submit(_batch([[5] * 100]))
+        assert engine.entered.acquire(timeout=30)
+        late = encoder.submit(_batch([[6] * 3], remaining_s=0.0))
+        engine.gate.set()
+        assert isinstance(late.result(30).errors[0], DeadlineExceeded)
+        assert not first.result(30).errors
+    assert [lengths for _, _, lengths in engine.calls] == [[100]]
+
+
+def test_an_item_too_long_for_the_engine_is_refused_alone() -> None:
+    with _encoder(FakeEngine()) as encoder:
+        result = encoder.submit(_batch([[5], [6] * 513, [7]])).result(30)
+    assert list(result.errors) == [1]
+    assert "513 tokens" in result.errors[1].message
+    assert len(result.rows(0)) == len(result.rows(2)) == 1
+
+
+def test_a_failed_call_is_the_error_of_its_items_and_of_no_others() -> None:
+    engine = _GatedEngine()
+    with _encoder(engine) as encoder:
+        engine.failure = EngineError("out of order")
+        assert "out of order" in encoder.submit(_batch([[5]])).result(30).errors[0].message
+        engine.failure = ValueError("surprise")
+        assert "surprise" in encoder.submit(_batch([[5]])).result(30).errors[0].message
+        engine.failure = None
+        assert not encoder.submit(_batch([[5]])).result(30).errors
+        encoder.check_health()
+
+
+def test_queued_messages_fail_on_close_and_later_ones_are_refused() -> None:
+    engine = _GatedEngine()
+    engine.gate.clear()
+    encoder = Encoder(engine, "f", 100)
+    running = encoder.submit(_batch([[5] * 100]))
+    assert engine.entered.acquire(timeout=30)
+    queued = encoder.submit(_batch([[6] * 100]))
+    closing = threading.Thread(target=encoder.close)
+    closing.start()
+    with pytest.raises(EngineError, match="closed"):
+        queued.result(30)
+    engine.gate.set()
+    closing.join(30)
+    assert not running.result(0).errors
+    with pytest.raises(EngineError, match="closed"):
+        encoder.submit(_batch([[5]])).result(30)
+    with pytest.raises(EngineError, match="ended"):
+        encoder.check_health()
