@@ -106,6 +106,7 @@ class EncoderConfig(Strict):
         headless: ``auto`` runs a body derived from the GGUF without its vocabulary's head, which gives the same numbers for
             less time and memory, and the GGUF itself where that cannot be proved; ``off`` always runs the GGUF itself.
         fake_seconds_per_token: cost of the fake engine.
+        fake_poison_id: a token id that ends the process of the fake engine, as an input that llama.cpp aborts on would.
     """
 
     model: str
@@ -120,6 +121,7 @@ class EncoderConfig(Strict):
     flash_attention: Literal["auto", "on", "off"] = "auto"
     headless: Literal["auto", "off"] = "auto"
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
+    fake_poison_id: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def most_micro_batch_tokens(self) -> int:
@@ -130,12 +132,18 @@ class EncoderConfig(Strict):
 
 
 class Limits(Strict):
-    """Limits of one request; None is no limit."""
+    """Limits of one request, and of all that wait; None is no limit.
+
+    Attributes:
+        timeout_s: of a request that names none, and the most that one may name.
+        max_queued_tokens: tokens that may wait for one encoder at one ingress, whatever their deadlines.
+    """
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     max_items: Annotated[int, Field(ge=1)] = 50_000
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    max_queued_tokens: Annotated[int, Field(ge=1)] = 8_000_000
 
 
 class ApiKeysConfig(Strict):

@@ -5,6 +5,7 @@
     ├── ModelLoadError             500 a model's file is missing, broken or unsupported
     ├── EngineError                500 llama.cpp refused or failed a call
     ├── ReplicaLost                503 a replica died while it held the work
+    ├── VersionChanged             503 work was prepared for another version of the model than the one it reached
     ├── InvalidRequest             400 the request is malformed
     │   ├── InputTooLong           400 more tokens than the model takes; carries both lengths
     │   ├── PoolingUnavailable     400 the model does not answer this pooling type
@@ -49,6 +50,7 @@ __all__ = [
     "ReplicaLost",
     "Unauthorized",
     "UnsupportedMediaType",
+    "VersionChanged",
     "nearest",
 ]
 
@@ -105,6 +107,14 @@ class ReplicaLost(PoolhouseError):
     status = 503
     type = "unavailable_error"
     code = "replica_lost"
+
+
+class VersionChanged(PoolhouseError):
+    """Work was prepared for another version of the model than the one it reached; it must be prepared again."""
+
+    status = 503
+    type = "unavailable_error"
+    code = "version_changed"
 
 
 class InvalidRequest(PoolhouseError):

@@ -23,6 +23,7 @@ from cluster.stages import ModelDescription, Senders, Stages
 from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts
+from cluster.versions import until_one_version
 
 
 class Pipeline:
@@ -62,7 +63,8 @@ class Pipeline:
                     "poolhouse.items": len(call.inputs),
                 }
                 with TRACING.span("embed", trace, attributes, SpanKind.SERVER) as inner:
-                    return await self._embed(call, request_id, inner, time.monotonic() + timeout_s)
+                    deadline_s = time.monotonic() + timeout_s
+                    return await until_one_version(lambda: self._embed(call, request_id, inner, deadline_s))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"

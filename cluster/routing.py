@@ -96,6 +96,17 @@ class Router:
         if (model, pooling) not in self._routes:
             raise PoolingUnavailable(self._refusal(model, pooling), "pooling")
 
+    def shares(self, model: str, pooling: PoolingType) -> dict[str, float]:
+        """Return the encoders of this route and the part of its work that each takes.
+
+        Raises:
+            PoolingUnavailable: as ``check``.
+        """
+        self.check(model, pooling)
+        encoders = self._routes[model, pooling]
+        total = sum(encoder.weight for encoder in encoders)
+        return {encoder.encoder: encoder.weight / total for encoder in encoders}
+
     def choose(self, model: str, pooling: PoolingType) -> str:
         """Return the encoder that takes the next message of this route.
 

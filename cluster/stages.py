@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from cluster.admission import Admission
 from cluster.batching.dispatcher import Dispatcher
 from cluster.batching.planning import split_by_tokens
 from cluster.batching.reuse import Reuse
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import PayloadTooLarge
+from cluster.poisons import Poisons
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
@@ -39,7 +43,8 @@ class ModelDescription:
 class Senders:
     """How a wiring carries one message to each stage.
 
-    ``outstanding`` gives the number of messages that an encoder may have in flight in each lane.
+    ``outstanding`` gives the number of messages that an encoder may have in flight in each lane, ``running`` its replicas: 0
+    while it is starting.
     """
 
     tokenize: Callable[[TextBatch], Awaitable[TokenBatch]]
@@ -48,6 +53,7 @@ class Senders:
     outstanding: Callable[[str], int]
     tokens: Callable[[str, Input, bool, bool], Awaitable[list[tuple[int, bytes]]]]
     text: Callable[[str, list[int]], Awaitable[str]]
+    running: Callable[[str], int]
 
 
 class Stages:
@@ -58,6 +64,9 @@ class Stages:
         self.senders = senders
         self.descriptions = dict(descriptions)
         self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
+        self._name = uuid.uuid4().hex
+        self.admission = Admission(config, senders.running)
+        self.poisons = Poisons()
         batching = config.batching
         self.reuse = Reuse(batching.cache_bytes) if batching.deduplicate or batching.cache_bytes else None
         self._tokenizers = {
@@ -74,13 +83,15 @@ class Stages:
         }
         self._encoders = {
             name: Dispatcher[TokenBatch, VectorBatch](
-                send=_bind(senders.encode, name),
+                send=partial(self._send_to_encoder, name),
                 join=TokenBatch.concatenate,
                 pick=lambda result, begin, end: result.select(range(begin, end)),
                 weigh=lambda batch: (len(batch), len(batch.token_ids)),
                 outstanding=_bind_outstanding(senders.outstanding, name),
                 cap_items=batching.message_items,
                 cap_weight=batching.message_tokens,
+                # While a new version of the model replaces an old one, tokenizers of both answer.
+                kind=lambda batch: batch.fingerprint,
             )
             for name in config.encoders
         }
@@ -100,7 +111,23 @@ class Stages:
         return {name: encoder.queued_weight for name, encoder in self._encoders.items()}
 
     async def tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
-        """Return the texts' ids; items that cannot be tokenized carry their own errors."""
+        """Return the texts' ids; items that cannot be tokenized carry their own errors.
+
+        Raises:
+            Overloaded: they could not be encoded within their deadline.
+            NotReady: an encoder of their route is still starting.
+        """
+        admission = self.admission
+        shares = self.router.shares(texts.model, texts.options[0].pooling)
+        characters = texts.weight
+        estimate = admission.estimate_tokens(texts.model, characters)
+        admission.check(shares, estimate, lane, texts.requests[0].remaining_s)
+        with admission.hold(shares, estimate, lane):
+            tokens = await self._tokenize(texts, lane)
+        admission.learn_ratio(texts.model, characters, len(tokens.token_ids))
+        return tokens
+
+    async def _tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
         with TRACING.span("tokenize", texts.requests[0].trace) as trace:
             if TRACING.on:
                 texts.requests = [replace(request, trace=trace) for request in texts.requests]
@@ -134,14 +161,33 @@ class Stages:
         batching = self.config.batching
         ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
         if len(ranges) == 1:
-            return await self._encoders[self.router.choose(model, pooling)].submit(tokens, lane)
-        parts = await asyncio.gather(
-            *(
-                self._encoders[self.router.choose(model, pooling)].submit(tokens.select(range(*part)), lane)
-                for part in ranges
+            return await self._encode_part(self.router.choose(model, pooling), tokens, lane)
+        tasks = [
+            asyncio.ensure_future(
+                self._encode_part(self.router.choose(model, pooling), tokens.select(range(*part)), lane)
             )
-        )
+            for part in ranges
+        ]
+        try:
+            parts = await asyncio.gather(*tasks)
+        finally:
+            # When one part fails, nobody needs the others.
+            for task in tasks:
+                task.cancel()
         return VectorBatch.concatenate(parts)
+
+    async def _encode_part(self, encoder: str, tokens: TokenBatch, lane: Lane) -> VectorBatch:
+        with self.admission.hold({encoder: 1.0}, len(tokens.token_ids), lane):
+            return await self._encoders[encoder].submit(self.poisons.refuse(tokens), lane)
+
+    async def _send_to_encoder(self, name: str, batch: TokenBatch) -> VectorBatch:
+        batch.sender = self._name
+        batch.sender_tokens = sum(self.admission.loads[name].tokens.values())
+        answer = await self.senders.encode(name, batch)
+        self.admission.observe(name, answer)
+        if answer.errors:
+            self.poisons.learn(batch, answer)
+        return answer
 
     def lane(self, items: int, tokens: int) -> Lane:
         """The lane of a request that names none: by its size."""
@@ -159,12 +205,6 @@ class Stages:
             raise PayloadTooLarge(
                 f"the request has {len(tokens.token_ids)} tokens and the limit is {limit}; send it in parts", param
             )
-
-
-def _bind(
-    encode: Callable[[str, TokenBatch], Awaitable[VectorBatch]], name: str
-) -> Callable[[TokenBatch], Awaitable[VectorBatch]]:
-    return lambda batch: encode(name, batch)
 
 
 def _bind_outstanding(outstanding: Callable[[str], int], name: str) -> Callable[[], int]:

@@ -112,6 +112,7 @@ class TokenBatch:
         cut_tokens: int32 ``[n]``, how many tokens truncation removed.
         owner: int32 ``[n]``, index into ``requests``.
         errors: item index → its own error. Such an item has no tokens, and the encoder passes it by.
+        sender: names the ingress that sent the message; sender_tokens: tokens that wait there, this message included.
     """
 
     fingerprint: str
@@ -124,6 +125,8 @@ class TokenBatch:
     requests: list[RequestFacts]
     errors: dict[int, PoolhouseError] = field(default_factory=dict)
     version: int = MESSAGE_VERSION
+    sender: str = ""
+    sender_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -193,6 +196,8 @@ class VectorBatch:
         errors: item index → its own error; such an item has no values.
         encoded_tokens: tokens the engine computed for this message, duplicates not counted.
         encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
+        tokens_per_s: speed of the replica when it is kept busy; None until that was measured.
+        elsewhere_tokens: tokens that wait at other ingresses than the one that sent the message.
     """
 
     fingerprint: str
@@ -204,6 +209,8 @@ class VectorBatch:
     encode_s: float = 0.0
     queue_s: float = 0.0
     version: int = MESSAGE_VERSION
+    tokens_per_s: float | None = None
+    elsewhere_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

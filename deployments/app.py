@@ -4,7 +4,8 @@ import logging
 from typing import Any
 
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from cluster.config import Wiring, parse_config
 from deployments.encoder import Encoder
@@ -19,6 +20,10 @@ logger = logging.getLogger("poolhouse")
 _INGRESS_ONGOING = 10_000
 _STAGE_ONGOING = 64
 
+# How soon Serve learns that a replica has died or is stuck; the configuration's deployments may say otherwise.
+_HEALTH_CHECK_PERIOD_S = 2.0
+_HEALTH_CHECK_TIMEOUT_S = 10.0
+
 
 def build(args: dict[str, Any]) -> Application:
     """Build the application that ``args`` of the YAML describe.
@@ -32,10 +37,16 @@ def build(args: dict[str, Any]) -> Application:
     ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", max_ongoing_requests=_INGRESS_ONGOING)
     if config.wiring is Wiring.FUSED:
         return ingress.bind(args)
-    tokenizer = serve.deployment(Tokenizer, name="Tokenizer", max_ongoing_requests=_STAGE_ONGOING)
-    pooler = serve.deployment(Pooler, name="Pooler", max_ongoing_requests=_STAGE_ONGOING)
-    encoders = {
-        name: serve.deployment(Encoder, name=f"Encoder-{name}", max_ongoing_requests=_STAGE_ONGOING).bind(args, name)
-        for name in config.encoders
-    }
-    return ingress.bind(args, tokenizer.bind(args), encoders, pooler.bind())
+    encoders = {name: _stage(Encoder, f"Encoder-{name}").bind(args, name) for name in config.encoders}
+    return ingress.bind(args, _stage(Tokenizer, "Tokenizer").bind(args), encoders, _stage(Pooler, "Pooler").bind())
+
+
+def _stage(stage: type, name: str) -> Deployment:
+    return serve.deployment(
+        stage,
+        name=name,
+        max_ongoing_requests=_STAGE_ONGOING,
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=_HEALTH_CHECK_TIMEOUT_S,
+        request_router_config=RequestRouterConfig(request_router_class="deployments.careful_router.CarefulRouter"),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.assembly import load_encoder
 from cluster.config import parse_config
+from cluster.isolation import encode_isolated
 from cluster.live import EncoderSettings, parse_settings
 from cluster.telemetry.metrics import PENDING_TOKENS
 from cluster.telemetry.tracing import TRACING
@@ -20,6 +21,9 @@ class Encoder(Stage):
 
     def __init__(self, args: dict[str, Any], name: str) -> None:
         config = parse_config(args)
+        self._args = args
+        self._name = name
+        self._isolating = asyncio.Lock()
         self._stage = load_encoder(config, name)
         self._report = EncoderReport(
             self._stage.load, lambda: self._stage.pending_tokens, self._stage.sizes.tokens_per_s
@@ -50,8 +54,14 @@ class Encoder(Stage):
         """Return what ``deployments.autoscaling.TokenPolicy`` reads."""
         return self._report.measures()
 
+    async def isolate(self, batch: TokenBatch) -> VectorBatch:
+        """Encode a message that replicas have died with, each item alone, in a process that may die of it."""
+        # One at a time: the child needs as much memory as the replica.
+        async with self._isolating:
+            return await asyncio.to_thread(encode_isolated, self._args, self._name, batch)
+
     def check_health(self) -> None:
-        """Raise when the encoder's thread has ended."""
+        """Raise when the encoder can no longer encode."""
         self._stage.check_health()
 
     def __del__(self) -> None:

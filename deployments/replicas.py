@@ -22,6 +22,7 @@ class ReplicaWatch:
         self._application = serve.get_replica_context().app_name
         self._running: dict[str, int] = {}
         self._asleep: set[str] = set()
+        self._has_run: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -37,6 +38,10 @@ class ReplicaWatch:
     def running(self, deployment: str) -> int:
         """Running replicas; at least 1, so that a deployment that sleeps is sent the message that wakes it."""
         return max(1, self._running.get(deployment, 0))
+
+    def can_take_work(self, deployment: str) -> int:
+        """Running replicas; 0 only until the first one has started. One that is lost or sleeps is about to come back."""
+        return self.running(deployment) if deployment in self._has_run | self._asleep else 0
 
     async def not_running(self) -> list[str]:
         """Names of the deployments that should run and do not yet. One scaled to zero on purpose is not among them."""
@@ -66,6 +71,7 @@ class ReplicaWatch:
             name: int(deployment.replica_states.get(ReplicaState.RUNNING, 0))
             for name, deployment in application.deployments.items()
         }
+        self._has_run |= {name for name, running in self._running.items() if running}
         self._asleep = {
             name
             for name, deployment in application.deployments.items()

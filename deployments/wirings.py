@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -17,10 +18,13 @@ from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
+from deployments.retries import Carrier, call_again
 
 # Below this many characters or values a thread hop costs more than the work that it takes off the event loop.
 _INLINE_CHARACTERS = 8_192
 _INLINE_VALUES = 16_384
+
+_DESCRIBE_AGAIN_S = 0.5
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ async def fused(config: PoolhouseConfig) -> Wiring:
         outstanding=lambda name: config.batching.outstanding,
         tokens=tokens,
         text=text,
+        running=lambda name: 1,
     )
     return Wiring(describe(tokenizer), senders, check_ready, close)
 
@@ -87,38 +92,52 @@ async def split(
     watch = ReplicaWatch()
     await watch.start()
 
-    async def tokenize(batch: TextBatch) -> TokenBatch:
-        result: TokenBatch = await tokenizer.tokenize.remote(batch)
-        return result
+    def limit_s(batch: TextBatch | TokenBatch) -> float | None:
+        left = [request.remaining_s for request in batch.requests]
+        return max((seconds for seconds in left if seconds is not None), default=None) if None not in left else None
+
+    to_tokenizer = Carrier[TextBatch, TokenBatch](tokenizer, "tokenize", limit_s)
+    to_pooler = Carrier[PoolerBatch, PieceBatch](pooler, "finish", lambda batch: config.limits.timeout_s)
+    to_encoders = {
+        name: Carrier[TokenBatch, VectorBatch](
+            handle, "encode", limit_s, isolate=partial(call_again, handle, "isolate")
+        )
+        for name, handle in encoders.items()
+    }
 
     async def encode(name: str, batch: TokenBatch) -> VectorBatch:
-        result: VectorBatch = await encoders[name].encode.remote(batch)
-        return result
-
-    async def finish(batch: PoolerBatch) -> PieceBatch:
-        result: PieceBatch = await pooler.finish.remote(batch)
-        return result
+        return await to_encoders[name].send(batch)
 
     async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        result: list[tuple[int, bytes]] = await tokenizer.tokens.remote(model, content, add_special, parse_special)
-        return result
+        pairs: list[tuple[int, bytes]] = await call_again(
+            tokenizer, "tokens", model, content, add_special, parse_special
+        )
+        return pairs
 
     async def text(model: str, ids: list[int]) -> str:
-        result: str = await tokenizer.text.remote(model, ids)
-        return result
+        return str(await call_again(tokenizer, "text", model, ids))
 
     async def check_ready() -> None:
         waiting = await watch.not_running()
         if waiting:
             raise NotReady(f"not running yet: {', '.join(waiting)}; try again", retry_after_s=1)
 
-    descriptions: dict[str, ModelDescription] = await tokenizer.describe.remote()
     senders = Senders(
-        tokenize=tokenize,
+        tokenize=to_tokenizer.send,
         encode=encode,
-        finish=finish,
+        finish=to_pooler.send,
         outstanding=lambda name: config.batching.outstanding * watch.running(f"Encoder-{name}"),
         tokens=tokens,
         text=text,
+        running=lambda name: watch.can_take_work(f"Encoder-{name}"),
     )
-    return Wiring(descriptions, senders, check_ready, watch.stop)
+    return Wiring(await _describe(config, tokenizer), senders, check_ready, watch.stop)
+
+
+async def _describe(config: PoolhouseConfig, tokenizer: DeploymentHandle) -> dict[str, ModelDescription]:
+    """Ask a tokenizer that knows this configuration; while it replaces another one, one of the old version may answer."""
+    while True:
+        descriptions: dict[str, ModelDescription] = await call_again(tokenizer, "describe")
+        if descriptions.keys() == config.models.keys():
+            return descriptions
+        await asyncio.sleep(_DESCRIBE_AGAIN_S)

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from cluster.api import llama_server, openai
 from cluster.api.body import read_json
+from cluster.api.connection import while_connected
 from cluster.api.errors import error_body, unexpected_body
 from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.api.keys import ApiKey, KeyRing, check_model
@@ -177,7 +178,7 @@ def _guarded(path: str, handler: Handler, keys: KeyRing | None) -> Callable[[Req
     async def answer(request: Request, context: RequestContext) -> Response:
         try:
             context.key = keys.authenticate(request.headers) if keys is not None else None
-            return await handler(request, context)
+            return await while_connected(request, lambda connected: handler(connected, context))
         except PoolhouseError as error:
             if error.status >= 500:
                 logger.warning("request %s: %s", context.request_id, error.message)

@@ -1,15 +1,17 @@
 """Natural batching between two stages: messages form when the next stage is free.
 
 At most ``outstanding`` messages of a lane are in flight; whatever arrives meanwhile coalesces into the next one. No timers:
-an idle stage gets a request at once and alone, a busy one gets larger messages the busier it is.
+an idle stage gets a request at once and alone, a busy one gets larger messages the busier it is. Work whose caller has gone is
+dropped: while it waits, at once; in a message, with the last caller of that message.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from cluster.types import Lane
@@ -24,6 +26,16 @@ class _Waiting(Generic[Work, Result]):
     items: int
     weight: int
     answer: asyncio.Future[Result]
+    message: _Message[Work, Result] | None = None
+
+
+@dataclass(slots=True)
+class _Message(Generic[Work, Result]):
+    """What is sent together; ``open`` counts the callers that still wait for it."""
+
+    parts: list[_Waiting[Work, Result]]
+    open: int = 0
+    carrier: asyncio.Task[None] | None = None
 
 
 class Dispatcher(Generic[Work, Result]):
@@ -35,6 +47,7 @@ class Dispatcher(Generic[Work, Result]):
         pick: returns the part of a result that belongs to items ``[begin, end)``.
         weigh: returns (items, weight) of a piece of work; both caps bound a message of several pieces.
         outstanding: messages in flight for each lane, asked anew every time, since replicas come and go.
+        kind: only work of one kind may share a message.
     """
 
     def __init__(
@@ -46,6 +59,7 @@ class Dispatcher(Generic[Work, Result]):
         outstanding: Callable[[], int],
         cap_items: int,
         cap_weight: int,
+        kind: Callable[[Work], Hashable] = lambda work: None,
     ) -> None:
         self._send = send
         self._join = join
@@ -54,6 +68,7 @@ class Dispatcher(Generic[Work, Result]):
         self._outstanding = outstanding
         self._cap_items = cap_items
         self._cap_weight = cap_weight
+        self._kind = kind
         self._waiting: dict[Lane, deque[_Waiting[Work, Result]]] = {lane: deque() for lane in Lane}
         self._in_flight = dict.fromkeys(Lane, 0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,26 +82,44 @@ class Dispatcher(Generic[Work, Result]):
     async def submit(self, work: Work, lane: Lane) -> Result:
         """Send ``work`` with the next message of its lane and return its own part of the result.
 
-        Work whose caller is cancelled before it was sent is dropped.
+        When the caller is cancelled, work that was not sent yet is dropped; a message that nobody waits for any more is
+        cancelled.
 
         Raises:
             Whatever ``send`` raises for the message that carried the work.
         """
         items, weight = self._weigh(work)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting[lane].append(_Waiting(work, items, weight, answer))
+        waiting = _Waiting(work, items, weight, answer)
+        self._waiting[lane].append(waiting)
         self.queued_weight += weight
         self._pump(lane)
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._abandon(waiting)
+            raise
+
+    def _abandon(self, waiting: _Waiting[Work, Result]) -> None:
+        message = waiting.message
+        if message is None:
+            self.queued_weight -= waiting.weight
+            return
+        message.open -= 1
+        if message.open == 0 and message.carrier is not None:
+            message.carrier.cancel()
 
     def _pump(self, lane: Lane) -> None:
         while self._waiting[lane] and self._in_flight[lane] < self._outstanding():
-            message = self._gather(lane)
-            if message:
+            parts = self._gather(lane)
+            if parts:
+                message = _Message(parts, len(parts))
+                for waiting in parts:
+                    waiting.message = message
                 self._in_flight[lane] += 1
-                task = asyncio.get_running_loop().create_task(self._carry(message, lane))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                message.carrier = asyncio.get_running_loop().create_task(self._carry(parts))
+                self._tasks.add(message.carrier)
+                message.carrier.add_done_callback(partial(self._land, lane))
 
     def _gather(self, lane: Lane) -> list[_Waiting[Work, Result]]:
         queue = self._waiting[lane]
@@ -94,19 +127,26 @@ class Dispatcher(Generic[Work, Result]):
         items = weight = 0
         while queue:
             head = queue[0]
+            if head.answer.done():
+                queue.popleft()
+                continue
             full = items + head.items > self._cap_items or weight + head.weight > self._cap_weight
-            if message and full:
+            if message and (full or self._kind(head.work) != self._kind(message[0].work)):
                 break
             queue.popleft()
             self.queued_weight -= head.weight
-            if head.answer.done():
-                continue
             message.append(head)
             items += head.items
             weight += head.weight
         return message
 
-    async def _carry(self, message: list[_Waiting[Work, Result]], lane: Lane) -> None:
+    def _land(self, lane: Lane, carrier: asyncio.Task[None]) -> None:
+        # Not in the carrier itself: one that is cancelled before its first step never runs a line of its own.
+        self._tasks.discard(carrier)
+        self._in_flight[lane] -= 1
+        self._pump(lane)
+
+    async def _carry(self, message: list[_Waiting[Work, Result]]) -> None:
         try:
             result = await self._send(self._join([waiting.work for waiting in message]))
             begin = 0
@@ -123,9 +163,6 @@ class Dispatcher(Generic[Work, Result]):
                     waiting.answer.set_exception(_raisable(error))
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self._in_flight[lane] -= 1
-            self._pump(lane)
 
 
 def _raisable(error: BaseException) -> Exception:

@@ -17,14 +17,20 @@ from cluster.batching.jobs import Job, Window
 from cluster.batching.lanes import LaneQueues
 from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
+from cluster.batching.reports import Backlogs, Throughput
 from cluster.engine.protocol import Engine
-from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError
+from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
 from cluster.pooling import pool
 from cluster.types import Float32, PoolingType, TokenBatch, VectorBatch, offsets_of
 
 logger = logging.getLogger("poolhouse")
 
 _RANK = PoolingType.RANK.code
+
+# A call is stuck when it takes so long on top of so many times what it should: a machine that swaps is slow, not stuck.
+_STUCK_S = 30.0
+_STUCK_FACTOR = 10.0
+_SLOWEST_TOKENS_PER_S = 20.0
 
 
 class Encoder:
@@ -59,6 +65,9 @@ class Encoder:
         self._queues = LaneQueues(self.sizes, engine.max_sequences, shares)
         self._wake = threading.Condition()
         self._busy_workers = 0
+        self._calls: dict[int, tuple[float, int]] = {}
+        self._throughput = Throughput(self.sizes.tokens_per_s)
+        self._backlogs = Backlogs()
         self._closed = False
         self._workers = [
             threading.Thread(target=self._run, args=(slot,), name=f"encoder-{slot}", daemon=True)
@@ -68,11 +77,14 @@ class Encoder:
             worker.start()
 
     def submit(self, batch: TokenBatch) -> Future[VectorBatch]:
-        """Queue a message; its future carries the result, or an EngineError that concerns the whole message."""
+        """Queue a message; its future carries the result, or an error that concerns the whole message.
+
+        It may be cancelled: what is not in the engine yet is then not encoded.
+        """
         job = Job.of(batch)
         if batch.fingerprint != self.fingerprint:
             job.done.set_exception(
-                EngineError(
+                VersionChanged(
                     f"the message was tokenized for {batch.fingerprint} and this encoder serves {self.fingerprint}; "
                     "tokenizer and encoder run different versions of the model, send the request again"
                 )
@@ -86,6 +98,7 @@ class Encoder:
             if self._closed:
                 job.done.set_exception(EngineError("the encoder is closed; send the request again"))
                 return job.done
+            self._backlogs.note(batch.sender, batch.sender_tokens)
             queued_tokens = self._queues.tokens
             self._queues.add(job)
             self.pending_tokens += self._queues.tokens - queued_tokens
@@ -99,16 +112,24 @@ class Encoder:
             jobs = self._queues.drain()
             self._wake.notify_all()
         for job in jobs:
-            if not job.done.done():
+            if job.done.set_running_or_notify_cancel():
                 job.done.set_exception(EngineError("the encoder was closed; send the request again"))
         for worker in self._workers:
             worker.join()
         self.engine.close()
 
     def check_health(self) -> None:
-        """Raise an EngineError when a thread of the engine has ended."""
+        """Raise an EngineError when a thread of the engine has ended, or has been in one call for far too long."""
         if not all(worker.is_alive() for worker in self._workers):
             raise EngineError("a thread of the encoder has ended; the replica must be replaced")
+        speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
+        for started_s, tokens in list(self._calls.values()):
+            took_s = time.monotonic() - started_s
+            if took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
+                raise EngineError(
+                    f"the engine has not come back from a call of {tokens} tokens for {took_s:.0f} s; "
+                    "the replica must be replaced"
+                )
 
     def _refuse_bad_items(self, job: Job) -> None:
         """Give items that native code must never see an error of their own."""
@@ -147,6 +168,7 @@ class Encoder:
         live = self._in_time(window, started_s)
         if not live:
             return
+        self._calls[slot] = (started_s, sum(job.lengths[item] for job, item in live))
         try:
             with self.load.call(sum(job.lengths[item] for job, item in live)):
                 parts, widths = self._compute(live, slot, threads)
@@ -155,17 +177,20 @@ class Encoder:
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")
             self._settle(live, known)
             return
+        finally:
+            del self._calls[slot]
         self._settle(live, None, parts, widths, time.monotonic() - started_s)
 
     def _in_time(self, window: Window, now_s: float) -> Window:
-        """Refuse the items whose deadline has passed; return the others."""
+        """Refuse the items whose deadline has passed or whose message was cancelled; return the others."""
         live: list[tuple[Job, int]] = []
         late: list[tuple[Job, int]] = []
         for job, item in window:
             remaining_s = job.remaining_s(item)
             in_time = remaining_s is None or now_s - job.arrived_s <= remaining_s
-            (live if in_time else late).append((job, item))
-            if in_time and job.started_s is None:
+            wanted = in_time and not job.done.cancelled()
+            (live if wanted else late).append((job, item))
+            if wanted and job.started_s is None:
                 job.started_s = now_s
         if late:
             self._settle(late, DeadlineExceeded("the request's deadline passed while it was queued"))
@@ -210,6 +235,11 @@ class Encoder:
                     finished.append(job)
             if error is None:
                 self.encoded_tokens += tokens
+                self._throughput.add(tokens, work_waits=bool(self._queues))
+            for job in finished:
+                job.tokens_per_s = self._throughput.tokens_per_s
+                job.elsewhere_tokens = self._backlogs.elsewhere(job.batch.sender)
         for job in finished:
-            if not job.done.done():
+            # False where the caller has cancelled it; from here on it no longer can.
+            if job.done.set_running_or_notify_cancel():
                 job.done.set_result(job.result(self.fingerprint))

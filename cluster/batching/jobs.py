@@ -37,6 +37,8 @@ class Job:
     started_s: float | None = None
     encode_s: float = 0.0
     encoded_tokens: int = 0
+    tokens_per_s: float | None = None
+    elsewhere_tokens: int = 0
 
     @classmethod
     def of(cls, batch: TokenBatch) -> Job:
@@ -77,6 +79,8 @@ class Job:
             encoded_tokens=self.encoded_tokens,
             encode_s=self.encode_s,
             queue_s=(self.started_s or self.arrived_s) - self.arrived_s,
+            tokens_per_s=self.tokens_per_s,
+            elsewhere_tokens=self.elsewhere_tokens,
         )
 
 

@@ -41,6 +41,7 @@ def load_engine(
             context_tokens=encoder.context_tokens,
             seconds_per_token=encoder.fake_seconds_per_token,
             slots=encoder.slots or 1,
+            poison_id=encoder.fake_poison_id,
         )
     # Imported late: processes that only need the fake engine do not pay for the native library.
     from cluster.engine.llama import LlamaEngine, available_gpu_layers, headless_body

@@ -86,6 +86,7 @@ class FakeEngine:
         context_tokens: the longest sequence, if below the model's.
         seconds_per_token: how long a call takes.
         slots: calls at once; each takes its own time, as if it had a core of its own.
+        poison_id: a token id that the call does not survive.
         abort: what a call does that llama.cpp would not survive.
     """
 
@@ -97,6 +98,7 @@ class FakeEngine:
         context_tokens: int | None = None,
         seconds_per_token: float = 0.0,
         slots: int = 1,
+        poison_id: int | None = None,
         abort: Callable[[], None] = os.abort,
     ) -> None:
         self.facts = facts or fake_facts()
@@ -107,6 +109,7 @@ class FakeEngine:
         self.slots = self.threads = slots
         self._closed = False
         self._seconds_per_token = seconds_per_token
+        self._poison_id = poison_id
         self._abort = abort
 
     def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
@@ -160,5 +163,7 @@ class FakeEngine:
         except EngineError:
             self._abort()
             raise
+        if self._poison_id is not None and (token_ids == self._poison_id).any():
+            self._abort()
         if self._seconds_per_token:
             time.sleep(self._seconds_per_token * len(token_ids))

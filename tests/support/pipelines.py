@@ -94,7 +94,7 @@ def local_pipeline(config: PoolhouseConfig, **replaced: Any) -> Iterator[LocalPi
     async def text(model: str, ids: list[int]) -> str:
         return await asyncio.to_thread(tokenizer.text, model, ids)
 
-    senders = Senders(tokenize, encode, finish, lambda name: config.batching.outstanding, tokens, text)
+    senders = Senders(tokenize, encode, finish, lambda name: config.batching.outstanding, tokens, text, lambda name: 1)
     try:
         yield LocalPipeline(Pipeline(config, describe(tokenizer), replace(senders, **replaced)), encoders)
     finally:

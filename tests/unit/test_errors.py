@@ -15,6 +15,7 @@ _STATUS = {
     "ModelLoadError": (500, "server_error", "model_load_failed"),
     "EngineError": (500, "server_error", "engine_error"),
     "ReplicaLost": (503, "unavailable_error", "replica_lost"),
+    "VersionChanged": (503, "unavailable_error", "version_changed"),
     "InvalidRequest": (400, "invalid_request_error", "invalid_request"),
     "InputTooLong": (400, "invalid_request_error", "context_length_exceeded"),
     "PoolingUnavailable": (400, "invalid_request_error", "pooling_not_available"),

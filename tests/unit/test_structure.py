@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent.parent
 ORDER = (
     ("cli", "client", "evaluation", "benchmark", "batch"),
     ("api",),
-    ("pipeline",),
+    ("pipeline", "isolation"),
     ("assembly", "stages"),
-    ("pooler", "routing", "tokenization", "batching"),
+    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "versions"),
     ("engine",),
     ("pooling",),
     ("models",),

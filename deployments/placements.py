@@ -1,0 +1,83 @@
+"""Which replica each message went to, and which replicas are not to be trusted with another one.
+
+Serve's router chooses the replica and does not tell the caller; ``deployments.careful_router`` notes its choice here, in the
+same process. A replica that died, or hangs, is suspect: it gets nothing more until it answers a probe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ray.exceptions import RayError
+
+logger = logging.getLogger("poolhouse")
+
+# A process that lives answers within milliseconds, on a machine that is out of CPU within tenths of a second.
+PROBE_TIMEOUT_S = 0.5
+_PROBE_PERIOD_S = 1.0
+
+# Serve drops a dead replica from its lists within this time; after it, the name means nothing any more.
+_PROBES_BEFORE_FORGOTTEN = 120
+
+
+class Placements:
+    """One for each process, used by routers on any thread: each step is a single operation on a dict or list."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[int, list[Any]] = {}
+        self._suspects: dict[str, Any] = {}
+        self._probes: set[asyncio.Task[None]] = set()
+
+    def follow(self, message: object) -> list[Any]:
+        """Begin to note where ``message`` goes; the list grows with each replica that it is sent to."""
+        return self._replicas.setdefault(id(message), [])
+
+    def forget(self, message: object) -> None:
+        """The message is answered."""
+        self._replicas.pop(id(message), None)
+
+    def note(self, message: object, replica: Any) -> None:
+        """A router sends ``message`` to ``replica``."""
+        followed = self._replicas.get(id(message))
+        if followed is not None:
+            followed.append(replica)
+
+    def trusted(self, replicas: Sequence[Any]) -> list[Any]:
+        """Those of ``replicas`` that are not suspect."""
+        if not self._suspects:
+            return list(replicas)
+        return [replica for replica in replicas if replica.replica_id.unique_id not in self._suspects]
+
+    def suspect(self, replica: Any) -> None:
+        """Send ``replica`` nothing more until it answers a probe."""
+        name = replica.replica_id.unique_id
+        if name in self._suspects:
+            return
+        logger.warning("%s does not answer; it gets no work until it does", replica.replica_id)
+        self._suspects[name] = replica
+        task = asyncio.get_running_loop().create_task(self._watch(name, replica))
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _watch(self, name: str, replica: Any) -> None:
+        for _ in range(_PROBES_BEFORE_FORGOTTEN):
+            await asyncio.sleep(_PROBE_PERIOD_S)
+            if await answers(replica):
+                logger.warning("%s answers again", replica.replica_id)
+                break
+        self._suspects.pop(name, None)
+
+
+async def answers(replica: Any) -> bool:
+    """Whether the replica's process answers a call that costs it nothing."""
+    try:
+        await asyncio.wait_for(replica.get_queue_len(deadline_s=PROBE_TIMEOUT_S), PROBE_TIMEOUT_S)
+    except (RayError, TimeoutError):
+        return False
+    return True
+
+
+placements = Placements()

@@ -1,0 +1,89 @@
+"""A message whose caller has gone is not encoded once its turn comes; a stuck engine is seen."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from cluster.batching import encoder as module
+from cluster.batching.encoder import Encoder
+from cluster.engine.fake import FakeEngine
+from cluster.errors import EngineError, VersionChanged
+from cluster.types import Float32, Int32, Int64, PoolingType, RequestFacts, TokenBatch, offsets_of
+
+
+class _HeldEngine(FakeEngine):
+    """Stays in a call until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(max_micro_batch_tokens=16)
+        self.entered, self.release = threading.Event(), threading.Event()
+        self.seen: list[int] = []
+
+    def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
+        self.seen += token_ids.tolist()
+        self.entered.set()
+        assert self.release.wait(30)
+        return super().encode(token_ids, offsets)
+
+
+def _message(token_id: int, fingerprint: str = "f") -> TokenBatch:
+    return TokenBatch(
+        fingerprint=fingerprint,
+        token_ids=np.asarray([token_id], dtype=np.int32),
+        offsets=offsets_of([1]),
+        pooling=np.full(1, PoolingType.MEAN.code, dtype=np.uint8),
+        second_segment=np.full(1, -1, dtype=np.int32),
+        cut_tokens=np.zeros(1, dtype=np.int32),
+        owner=np.zeros(1, dtype=np.int32),
+        requests=[RequestFacts("r")],
+        sender="ingress",
+        sender_tokens=7,
+    )
+
+
+def test_a_cancelled_message_never_reaches_the_engine() -> None:
+    engine = _HeldEngine()
+    encoder = Encoder(engine, "f", 16)
+    first = encoder.submit(_message(1))
+    assert engine.entered.wait(30)
+    gone, last = encoder.submit(_message(2)), encoder.submit(_message(3))
+    assert gone.cancel()
+    engine.release.set()
+    first.result(30)
+    last.result(30)
+    encoder.close()
+    assert engine.seen == [1, 3]
+    assert encoder.pending_tokens == 0
+
+
+def test_a_call_that_does_not_come_back_fails_the_health_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _HeldEngine()
+    encoder = Encoder(engine, "f", 16)
+    done = encoder.submit(_message(1))
+    assert engine.entered.wait(30)
+    encoder.check_health()
+    monkeypatch.setattr(module, "_STUCK_S", -60.0)
+    with pytest.raises(EngineError, match="has not come back"):
+        encoder.check_health()
+    engine.release.set()
+    done.result(30)
+    encoder.close()
+
+
+def test_an_answer_reports_what_waits_at_other_ingresses() -> None:
+    encoder = Encoder(FakeEngine(), "f", 16)
+    encoder.submit(_message(1)).result(30)
+    other = _message(2)
+    other.sender = "another ingress"
+    assert encoder.submit(other).result(30).elsewhere_tokens == 7
+    encoder.close()
+
+
+def test_a_message_of_another_version_is_to_be_prepared_again() -> None:
+    encoder = Encoder(FakeEngine(), "f", 16)
+    with pytest.raises(VersionChanged):
+        encoder.submit(_message(1, "g")).result(30)
+    encoder.close()
