@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Run:
-    """The samples of a run, and answers by status."""
+    """The samples of a run, and answers by status (0: none in time)."""
 
     samples: list[Sample] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -99,7 +99,11 @@ async def drive(cluster: ServeCluster, tokens_per_s: float, step_s: float, withi
     async with httpx.AsyncClient(base_url=cluster.url, timeout=120, limits=limits) as client:
 
         async def ask() -> None:
-            answer = await client.post("/v1/embeddings", json={"input": texts})
+            try:
+                answer = await client.post("/v1/embeddings", json={"input": texts})
+            except httpx.TimeoutException:
+                run.statuses[0] = run.statuses.get(0, 0) + 1
+                return
             run.statuses[answer.status_code] = run.statuses.get(answer.status_code, 0) + 1
             waits.append((time.monotonic(), float(answer.headers.get("x-queue-time-ms", "nan")) / 1e3))
 
