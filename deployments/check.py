@@ -7,7 +7,9 @@ import shutil
 import types
 import typing
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from ray.serve.schema import ServeDeploySchema
 from cluster.config import EncoderConfig, PoolhouseConfig, Wiring, parse_config
 from cluster.errors import ConfigError, PoolhouseError, nearest
 from cluster.models import ModelReport, inspect_gguf, resolve, source_of
+from cluster.models.body import is_served_headless
 from cluster.models.inspect import estimate_memory_bytes
 from cluster.routing import Router, encoder_pooling_types
-from cluster.types import ModelFacts
+from cluster.types import ModelFacts, PoolingType
 from deployments.contradictions import contradictions
 from deployments.sizing import sizing_lines
 
@@ -204,7 +207,7 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[
             report.faults.append(error.message)
             continue
         deployment = f"Encoder-{name}" if config.wiring is Wiring.SPLIT else "Ingress"
-        memory = _memory_bytes(reports[encoder.model], encoder)
+        memory = _memory_bytes(reports[encoder.model], encoder, answered)
         memory_bytes[deployment] = memory_bytes.get(deployment, 0) + memory
         report.plan.append(
             f"  encoder {name}: {encoder.model}, answers {', '.join(answered)}; "
@@ -216,6 +219,15 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[
     return facts, memory_bytes
 
 
-def _memory_bytes(report: ModelReport, encoder: EncoderConfig) -> int:
+def _memory_bytes(report: ModelReport, encoder: EncoderConfig, answered: Collection[PoolingType]) -> int:
     context_tokens = min(report.context_tokens, encoder.context_tokens or report.context_tokens)
-    return estimate_memory_bytes(report, context_tokens, encoder.most_micro_batch_tokens)
+    threads = encoder.threads or len(os.sched_getaffinity(0))
+    slots = encoder.slots or (1 if encoder.gpu_layers else threads)
+    kinds = len({pooling is PoolingType.RANK for pooling in answered})
+    return estimate_memory_bytes(
+        report,
+        context_tokens,
+        encoder.most_micro_batch_tokens,
+        contexts=slots * kinds,
+        headless=encoder.headless == "auto" and is_served_headless(report.path, version("llama-cpp-python")),
+    )

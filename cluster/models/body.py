@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from cluster.errors import ModelLoadError
 from cluster.models.cache import cache_directory, make_once
+from cluster.models.fingerprint import gguf_sha256
 from cluster.models.header import GgufHeader, TensorEntry, read_header
 from cluster.models.progress import progress
 from cluster.models.token_table import TOKEN_TABLE
@@ -79,6 +80,16 @@ def read_proof(sha256: str, library: str) -> BodyProof | None:
         # Missing, or damaged: it is proved anew.
         return None
     return proof if proof.library == library else None
+
+
+def is_served_headless(original: Path, library: str) -> bool:
+    """Whether an encoder that may run headless will, as far as is known before its first start.
+
+    Raises:
+        ModelLoadError: the file cannot be read.
+    """
+    proof = read_proof(gguf_sha256(original), library)
+    return proof is None or proof.holds
 
 
 def remember_proof(sha256: str, proof: BodyProof) -> None:

@@ -162,14 +162,22 @@ def _templates(metadata: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def estimate_memory_bytes(report: ModelReport, context_tokens: int, micro_batch_tokens: int, contexts: int = 1) -> int:
+def estimate_memory_bytes(
+    report: ModelReport,
+    context_tokens: int,
+    micro_batch_tokens: int,
+    contexts: int = 1,
+    *,
+    headless: bool = False,
+) -> int:
     """Estimate what an encoder's process takes.
 
-    Weights; for each context the logits that llama.cpp reserves (vocabulary × tokens × 4 bytes), attention scores and
-    activations of one micro-batch, and for a causal model the KV cache in f16; and 90 MB for Python and the library.
+    The file, of which a headless encoder maps the token table's rows as they are met; for each context the logits that
+    llama.cpp reserves (vocabulary × tokens × 4 bytes; none to speak of where headless), attention scores and activations of
+    one micro-batch, and for a causal model the KV cache in f16; and 90 MB for Python and the library.
     """
     tokens = micro_batch_tokens if report.causal else max(micro_batch_tokens, context_tokens)
-    logits = report.vocabulary_size * tokens * 4
+    logits = (1 if headless else report.vocabulary_size) * tokens * 4
     attention = 2 * report.heads * tokens * tokens * 4
     activations = 12 * report.dimensions * tokens * 4
     row = report.key_value_heads * report.head_dimensions

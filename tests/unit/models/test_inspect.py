@@ -201,6 +201,9 @@ def test_memory_of_a_bert_counts_logits_of_a_whole_context(tmp_path: Path) -> No
     logits = 250_000 * 8_192 * 4
     one = estimate_memory_bytes(report, 8_192, 256)
     assert logits < one < 2 * logits
+    # Headless, attention over the whole context is what remains.
+    attention = 2 * 4 * 8_192**2 * 4
+    assert attention < estimate_memory_bytes(report, 8_192, 256, headless=True) < one - 0.99 * logits
     # A second context reserves its own.
     assert estimate_memory_bytes(report, 8_192, 256, contexts=2) - one > logits
 
