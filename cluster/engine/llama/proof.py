@@ -60,6 +60,7 @@ def prove(original: Path, body: Path) -> BodyProof:
 
 def _numbers(path: Path, facts: ModelFacts, table: TokenTable | None) -> list[Float32]:
     rank = PoolingType.RANK in facts.pooling_types
+    lengths = [min(length, facts.context_tokens) for length in _LENGTHS]
     engine = LlamaEngine(
         path,
         facts,
@@ -72,14 +73,14 @@ def _numbers(path: Path, facts: ModelFacts, table: TokenTable | None) -> list[Fl
     try:
         calls: list[Callable[[Int32, Int64], Float32]] = [engine.encode]
         if rank:
-            calls.append(lambda ids, offsets: engine.score(ids, offsets, np.full(len(_LENGTHS), -1, dtype=np.int32)))
+            calls.append(lambda ids, offsets: engine.score(ids, offsets, np.full(len(lengths), -1, dtype=np.int32)))
         random = np.random.default_rng(0)
         numbers = []
         for _ in range(_CALLS):
-            ids = random.integers(0, facts.vocabulary_size, sum(_LENGTHS), dtype=np.int32)
+            ids = random.integers(0, facts.vocabulary_size, sum(lengths), dtype=np.int32)
             # Both ends of the table are met for certain.
             ids[:2] = 0, facts.vocabulary_size - 1
-            numbers += [call(ids, offsets_of(_LENGTHS)) for call in calls]
+            numbers += [call(ids, offsets_of(lengths)) for call in calls]
         return numbers
     finally:
         engine.close()
