@@ -43,6 +43,11 @@ test: $(VENV)/.test ## Install, then run all tests
 	$(BIN)/poolhouse models pull
 	$(BIN)/python -m pytest
 
+.PHONY: bench
+bench: $(VENV)/.test ## Measure side by side (ROWS="batch cpu", QUICK=1, LLAMA_SERVER=/path, SERVERS="name=url")
+	$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) \
+		$(foreach server,$(SERVERS),--server $(server)) $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER))
+
 .PHONY: lint
 lint: $(VENV)/.test ## Check style and format
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """The limit: how fast llama.cpp itself encodes the benchmark's texts, through its C API and nothing else.
 
 Texts are tokenized and packed into micro-batches beforehand; the loop that is timed holds one native call and the copy of its
-results. The micro-batch size is swept and the best taken. Prints one JSON object.
+results. Swept, and the best taken: the size of a micro-batch, and whether one context has all threads or each thread a context
+of its own. Prints one JSON object.
 
-    python benchmarks/limit.py --gguf model.gguf --workload short --seconds 5
+    python -m benchmarks.limit --gguf model.gguf --workload short --seconds 5
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import ctypes
 import itertools
 import json
 import os
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from cluster.benchmark.workloads import WORKLOADS, texts_of
 
-SIZES_TOKENS = (64, 128, 192, 256, 384, 512, 768, 1024, 2048)
+SIZES_TOKENS = (64, 128, 192, 256, 384, 512, 1024)
+ALONE_TEXTS = 60
 MAX_SEQUENCES = 256
 POOLED_TOKENS = 40_000
 SWEEP_SHARE = 0.1
@@ -65,10 +66,12 @@ def pack(texts: list[list[int]], size_tokens: int) -> list[list[list[int]]]:
     return batches
 
 
-class Encoder:
-    """One context of llama.cpp for micro-batches of up to ``size_tokens``."""
+class Context:
+    """One context of llama.cpp and the micro-batches that it is to encode, filled beforehand."""
 
-    def __init__(self, model: Any, size_tokens: int, pooling: str, threads: int) -> None:
+    def __init__(
+        self, model: Any, size_tokens: int, pooling: str, threads: int, batches: list[list[list[int]]]
+    ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = size_tokens
         params.n_seq_max = min(MAX_SEQUENCES, size_tokens)
@@ -79,27 +82,19 @@ class Encoder:
         self.context = llama_cpp.llama_init_from_model(model, params)
         if not self.context:
             raise SystemExit(f"llama.cpp cannot make a context of {size_tokens} tokens")
-        self.width = llama_cpp.llama_model_n_embd_out(model)
-        if pooling == "rank":
-            self.width = llama_cpp.llama_model_n_cls_out(model)
+        by_pair = pooling == "rank"
+        self.width = llama_cpp.llama_model_n_cls_out(model) if by_pair else llama_cpp.llama_model_n_embd_out(model)
         self.by_token = pooling == "none"
         self.memory = llama_cpp.llama_get_memory(self.context)
-        self.batch = llama_cpp.llama_batch_init(size_tokens, 0, 1)
         self.out = np.empty((size_tokens, self.width), dtype=np.float32)
+        self.batches = [filled(batch) for batch in batches]
+        self.sequences = [len(batch) for batch in batches]
+        self.took_s: list[float] = []
+        self.tokens = 0
 
-    def encode(self, batch: list[list[int]]) -> float:
-        """Encode one micro-batch and copy its results; returns the seconds of the native call and the copy."""
-        struct = self.batch
-        token = 0
-        for sequence, ids in enumerate(batch):
-            for position, token_id in enumerate(ids):
-                struct.token[token] = token_id
-                struct.pos[token] = position
-                struct.n_seq_id[token] = 1
-                struct.seq_id[token][0] = sequence
-                struct.logits[token] = 1
-                token += 1
-        struct.n_tokens = token
+    def encode(self, number: int) -> None:
+        """Encode one micro-batch and copy its results."""
+        struct = self.batches[number]
         begin_s = time.perf_counter()
         if self.memory:
             llama_cpp.llama_memory_clear(self.memory, False)
@@ -109,33 +104,79 @@ class Encoder:
         if status != 0:
             raise SystemExit(f"llama.cpp failed with status {status}")
         if self.by_token:
-            ctypes.memmove(self.out.ctypes.data, llama_cpp.llama_get_embeddings(self.context), token * self.width * 4)
+            rows = llama_cpp.llama_get_embeddings(self.context)
+            ctypes.memmove(self.out.ctypes.data, rows, struct.n_tokens * self.width * 4)
         else:
-            for sequence in range(len(batch)):
+            for sequence in range(self.sequences[number]):
                 row = llama_cpp.llama_get_embeddings_seq(self.context, sequence)
                 ctypes.memmove(self.out[sequence].ctypes.data, row, self.width * 4)
-        return time.perf_counter() - begin_s
+        self.took_s.append(time.perf_counter() - begin_s)
+        self.tokens += struct.n_tokens
+
+    def encode_until(self, end_s: float) -> None:
+        """Encode one micro-batch after the other until ``time.perf_counter`` passes ``end_s``."""
+        for number in itertools.cycle(range(len(self.batches))):
+            self.encode(number)
+            if time.perf_counter() >= end_s:
+                return
 
     def close(self) -> None:
-        """Free the context."""
-        llama_cpp.llama_batch_free(self.batch)
+        """Free the native memory."""
+        for struct in self.batches:
+            llama_cpp.llama_batch_free(struct)
         llama_cpp.llama_free(self.context)
 
 
-def timed(encoder: Encoder, batches: list[list[list[int]]], seconds: float) -> tuple[float, list[float]]:
-    """Encode for about ``seconds`` of native time; returns tokens a second of it, and each call's seconds.
+def filled(batch: list[list[int]]) -> Any:
+    """Return a ``llama_batch`` that holds these sequences."""
+    struct = llama_cpp.llama_batch_init(sum(map(len, batch)), 0, 1)
+    token = 0
+    for sequence, ids in enumerate(batch):
+        for position, token_id in enumerate(ids):
+            struct.token[token] = token_id
+            struct.pos[token] = position
+            struct.n_seq_id[token] = 1
+            struct.seq_id[token][0] = sequence
+            struct.logits[token] = 1
+            token += 1
+    struct.n_tokens = token
+    return struct
 
-    Filling a batch in Python is not counted: it is this script's doing, not llama.cpp's.
-    """
-    encoder.encode(batches[0])
-    took: list[float] = []
-    tokens = 0
-    for batch in itertools.cycle(batches):
-        took.append(encoder.encode(batch))
-        tokens += sum(map(len, batch))
-        if sum(took) >= seconds:
-            break
-    return tokens / sum(took), took
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one size and layout reaches."""
+
+    tokens_per_s: float
+    cpu_s_per_token: float
+    micro_batch_ms: float
+
+
+def timed(
+    model: Any, texts: list[list[int]], size: int, contexts: int, threads: int, pooling: str, seconds: float
+) -> Rate:
+    """Encode for ``seconds`` on ``contexts`` at once, ``threads`` shared out among them."""
+    longest = max(map(len, texts))
+    batches = pack(texts, size)
+    parts = [
+        Context(model, max(size, longest), pooling, threads // contexts, batches[number::contexts] or batches)
+        for number in range(contexts)
+    ]
+    for part in parts:
+        part.encode(0)
+        part.took_s.clear()
+        part.tokens = 0
+    cpu_s, begin_s = -time.process_time(), time.perf_counter()
+    with ThreadPoolExecutor(contexts) as pool:
+        for done in [pool.submit(part.encode_until, begin_s + seconds) for part in parts]:
+            done.result()
+    took_s = time.perf_counter() - begin_s
+    cpu_s += time.process_time()
+    tokens = sum(part.tokens for part in parts)
+    micro_batch_s = float(np.median([took for part in parts for took in part.took_s]))
+    for part in parts:
+        part.close()
+    return Rate(tokens / took_s, cpu_s / tokens, micro_batch_s * 1e3)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,37 +187,39 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not model:
         raise SystemExit(f"llama.cpp cannot load {options.gguf}")
     texts: list[list[int]] = []
-    for text in texts_of(WORKLOADS[options.workload], options.seed):
+    workload = WORKLOADS[options.workload]
+    if options.words:
+        workload = replace(workload, min_words=options.words[0], max_words=options.words[1])
+    for text in texts_of(workload, options.seed):
         texts.append(tokenize(model, text))
         if sum(map(len, texts)) >= POOLED_TOKENS:
             break
     longest = max(map(len, texts))
-    sweep: dict[int, float] = {}
-    for size in options.sizes:
-        if len(options.sizes) > 1 and max(size, longest) not in sweep:
-            encoder = Encoder(model, max(size, longest), options.pooling, options.threads)
-            rate, _ = timed(encoder, pack(texts, size), max(0.4, SWEEP_SHARE * options.seconds))
-            sweep[max(size, longest)] = rate
-            encoder.close()
-    best = max(sweep, key=lambda size: sweep[size]) if sweep else max(options.sizes[0], longest)
-    encoder = Encoder(model, best, options.pooling, options.threads)
-    cpu_s = -time.process_time()
-    rate, took = timed(encoder, pack(texts, best), options.seconds)
-    cpu_s += time.process_time()
-    tokens = rate * sum(took)
-    alone = [encoder.encode([ids]) for ids in texts[:60]]
-    encoder.close()
+    layouts = options.contexts or sorted({1, options.threads})
+    sweep: dict[tuple[int, int], float] = {}
+    for contexts, size in itertools.product(layouts, sorted({max(size, longest) for size in options.sizes})):
+        if len(layouts) * len(options.sizes) > 1:
+            seconds = max(0.4, SWEEP_SHARE * options.seconds)
+            rate = timed(model, texts, size, contexts, options.threads, options.pooling, seconds)
+            sweep[contexts, size] = rate.tokens_per_s
+    contexts, size = max(sweep, key=lambda key: sweep[key]) if sweep else (layouts[0], max(options.sizes[0], longest))
+    best = timed(model, texts, size, contexts, options.threads, options.pooling, options.seconds)
+    alone = Context(model, longest, options.pooling, options.threads, [[ids] for ids in texts[:ALONE_TEXTS]])
+    for number in range(len(alone.batches)):
+        alone.encode(number)
+    tokens_per_text = float(np.mean([len(ids) for ids in texts]))
     return {
         "workload": options.workload,
         "threads": options.threads,
-        "tokens_per_s": rate,
-        "tokens_per_text": float(np.mean([len(ids) for ids in texts])),
-        "texts_per_s": rate / float(np.mean([len(ids) for ids in texts])),
-        "micro_batch_tokens": best,
-        "micro_batch_ms": float(np.median(took)) * 1e3,
-        "alone_ms": float(np.median(alone)) * 1e3,
-        "cpu_s_per_token": cpu_s / tokens,
-        "sweep": {str(size): rate for size, rate in sweep.items()},
+        "tokens_per_s": best.tokens_per_s,
+        "tokens_per_text": tokens_per_text,
+        "texts_per_s": best.tokens_per_s / tokens_per_text,
+        "contexts": contexts,
+        "micro_batch_tokens": size,
+        "micro_batch_ms": best.micro_batch_ms,
+        "alone_ms": float(np.median(alone.took_s)) * 1e3,
+        "cpu_s_per_token": best.cpu_s_per_token,
+        "sweep": {f"{contexts} x {size}": rate for (contexts, size), rate in sweep.items()},
     }
 
 
@@ -189,6 +232,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, default=5.0, help="of the measured size, in native calls")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES_TOKENS, help="micro-batches to try, in tokens")
+    parser.add_argument("--contexts", type=int, nargs="+", help="to run at once (default: 1, and one for each thread)")
+    parser.add_argument(
+        "--words", type=int, nargs=2, metavar=("LEAST", "MOST"), help="of a text, in place of the workload's"
+    )
     parser.add_argument("--seed", type=int, default=0)
     print(json.dumps(measure(parser.parse_args())))
 

@@ -24,6 +24,9 @@ def draw_latencies(measurements: Mapping[str, Measurement], title: str) -> bytes
     found = {name: whole.latencies_s * 1e3 for name, whole in measurements.items() if len(whole.latencies_s)}
     if not found:
         raise InvalidRequest("no request was answered, so there are no latencies to draw")
+    # Imported late: only a picture needs it, and it takes longer to load than all the rest.
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = new_figure(11.0, 4.4)
     left, right = figure.subplots(1, 2)
     lowest = max(1e-3, min(float(values.min()) for values in found.values()))
@@ -60,6 +63,11 @@ def draw_latencies(measurements: Mapping[str, Measurement], title: str) -> bytes
     right.set_ylabel("latency, ms")
     right.set_title("Percentiles", fontsize=11)
     right.legend(frameon=False, fontsize=10)
+    for scale in (left.xaxis, right.yaxis):
+        # 1, 2, 5, 10 in plain numbers rather than powers of ten.
+        scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        scale.set_major_formatter("{x:g}")
+        scale.set_minor_formatter(NullFormatter())
     for axis in (left, right):
         axis.grid(color="#dddddd", which="major")
         axis.set_axisbelow(True)
