@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from cluster.models import resolve
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "package:all-minilm-l6-v2"
 QWEN3_LAYERS = 8
+QUICK_SIZES = ("128", "256", "512")
 
 
 class Bench:
@@ -84,6 +86,8 @@ class Bench:
                 workload,
             ]
             command += ["--threads", str(self.threads), "--seconds", str(self.seconds / 2)]
+            if self.options.quick:
+                command += ["--sizes", *QUICK_SIZES]
             if found:
                 # The sweep of the first round is good for all.
                 command += ["--contexts", str(found[0]["contexts"]), "--sizes", str(found[0]["micro_batch_tokens"])]
@@ -217,6 +221,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, write; returns the exit code: 2 where a server could not be measured at all."""
     options = parse()
+    # A plain end by SIGTERM would leave the servers running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     bench = Bench(options)
     try:
         bench.run()

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,7 +90,13 @@ def llama_server(program: str, gguf: Path, arguments: list[str], log: Path) -> I
 def _serve_environment() -> dict[str, str]:
     lines = (ROOT / "configs" / "serve.env").read_text(encoding="utf-8").splitlines()
     found = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return {**found, "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    # The balancer's own ports are fixed by default, and another server on this machine may hold them.
+    ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    return {
+        **found,
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        **{name: str(free_port()) for name in ports},
+    }
 
 
 @contextlib.contextmanager
@@ -134,6 +139,6 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     raise SystemExit(f"the server was not ready within {START_WITHIN_S:g} s; see {log}")
