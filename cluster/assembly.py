@@ -54,7 +54,13 @@ def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None
             if encoder.model == name and encoder.context_tokens is not None
         ]
         models[name] = TokenizedModel.create(
-            name, model_config, facts, mark, vocabulary, min(contexts) if contexts else None
+            name,
+            model_config,
+            facts,
+            mark,
+            vocabulary,
+            context_tokens=min(contexts) if contexts else None,
+            pair_tokens=_pair_tokens(config, name, facts),
         )
     return Tokenizer(models)
 
@@ -123,6 +129,13 @@ def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_typ
             )
     for tokenized in tokenizer.models.values():
         tokenized.vocabulary.close()
+
+
+def _pair_tokens(config: PoolhouseConfig, model: str, facts: ModelFacts) -> int | None:
+    """The longest pair that every encoder of a causal model takes: llama.cpp's rank graph pools within one micro-batch."""
+    encoders = [encoder for encoder in config.encoders.values() if encoder.model == model]
+    ranking = [encoder for encoder in encoders if encoder.pooling is None or PoolingType.RANK in encoder.pooling]
+    return min((encoder.most_micro_batch_tokens for encoder in ranking), default=None) if facts.causal else None
 
 
 def _engine_of(config: PoolhouseConfig, model: str) -> str:

@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 
 from cluster.config import Truncate
-from cluster.types import Lane, PoolingType
+from cluster.types import Float32, Int64, Lane, PoolingType, ScoreType
 
 Input = str | list[int] | list[str | int]
 """A text, token ids taken as they are, or llama-server's mixed form of texts and ids."""
@@ -101,3 +101,102 @@ class TokenizeCall:
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
+
+
+class Strategy(enum.StrEnum):
+    """How documents are scored for a query.
+
+    ``cross_encoder`` reads query and document together and needs a model with a classification head; ``late_interaction``
+    compares their tokens' vectors (MaxSim), ``similarity`` their vectors (cosine), and any embedding model answers both.
+    """
+
+    CROSS_ENCODER = "cross_encoder"
+    LATE_INTERACTION = "late_interaction"
+    SIMILARITY = "similarity"
+
+
+@dataclass(slots=True)
+class RerankCall:
+    """A request for the scores of documents. None always means: the model's or the configuration's default.
+
+    Attributes:
+        queries: one for all documents, or one for each.
+        instruction: takes the place of the one in the model's template.
+        top_n: how many of the best are answered; None and 0 are all.
+        document_tokens: each document is cut to so many tokens of its own.
+        unit_interval: the scores are to lie in [0, 1].
+        prompts: queries and documents get the prompts that the model has for them; not where the two are alike.
+        query_param, param: names of the fields that errors about the query and the documents point at.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    model: str | None = None
+    strategy: Strategy | None = None
+    instruction: str | None = None
+    top_n: int | None = None
+    document_tokens: int | None = None
+    truncate: Truncate | None = None
+    unit_interval: bool = False
+    prompts: bool = True
+    lane: Lane | None = None
+    timeout_s: float | None = None
+    query_param: str = "query"
+    param: str = "documents"
+
+
+@dataclass(slots=True)
+class RerankAnswer:
+    """The answer to a ``RerankCall``.
+
+    Attributes:
+        scores: float32 ``[n]``, of each document in the order of the request.
+        order: int64 ``[k]``, the best documents' indices, the best first; equal scores keep the order of the request.
+        tokens: encoded tokens of each document, those of the query with them for a cross-encoder.
+        cut_tokens: what truncation removed from each document.
+        total_tokens: encoded for the whole request.
+    """
+
+    model: str
+    strategy: Strategy
+    pooling: PoolingType
+    fingerprint: str
+    score_type: ScoreType
+    scores: Float32
+    order: Int64
+    tokens: list[int]
+    cut_tokens: list[int]
+    total_tokens: int
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ClassifyCall:
+    """A request for all outputs of a classification head.
+
+    Attributes:
+        inputs: texts, or pairs of texts.
+        unit_interval: the outputs are to lie in [0, 1].
+    """
+
+    inputs: list[str | tuple[str, str]]
+    model: str | None = None
+    truncate: Truncate | None = None
+    unit_interval: bool = True
+    lane: Lane | None = None
+    timeout_s: float | None = None
+    param: str = "input"
+
+
+@dataclass(slots=True)
+class ClassifyAnswer:
+    """The answer to a ``ClassifyCall``: float32 ``[n, n_labels]`` scores, columns named by ``labels``."""
+
+    model: str
+    fingerprint: str
+    score_type: ScoreType
+    labels: tuple[str, ...]
+    scores: Float32
+    tokens: list[int]
+    cut_tokens: list[int]
+    timings_s: dict[str, float] = field(default_factory=dict)

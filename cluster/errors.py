@@ -7,6 +7,7 @@
     ├── ReplicaLost                503 a replica died while it held the work
     ├── VersionChanged             503 work was prepared for another version of the model than the one it reached
     ├── InvalidRequest             400 the request is malformed
+    │   ├── EmptyInput             400 there is nothing to work on
     │   ├── InputTooLong           400 more tokens than the model takes; carries both lengths
     │   ├── PoolingUnavailable     400 the model does not answer this pooling type
     │   ├── PoisonousInput         422 an input that has killed an encoder before
@@ -33,6 +34,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigError",
     "DeadlineExceeded",
+    "EmptyInput",
     "EngineError",
     "InputTooLong",
     "InvalidRequest",
@@ -123,6 +125,12 @@ class InvalidRequest(PoolhouseError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+
+
+class EmptyInput(InvalidRequest):
+    """There is nothing to work on: an empty list or text."""
+
+    code = "empty_input"
 
 
 class InputTooLong(InvalidRequest):

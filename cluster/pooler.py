@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from cluster.calls import AnswerOptions
 from cluster.pooling import cut_dimensions, normalize, print_rows
-from cluster.types import Float32, VectorBatch
+from cluster.rerank import max_sim
+from cluster.types import Float32, Int32, VectorBatch
 
 
 @dataclass(slots=True)
@@ -58,6 +60,35 @@ class PieceBatch:
         return PieceBatch(self.pieces[begin:end], self.shapes[begin:end])
 
 
+@dataclass(slots=True)
+class InteractionBatch:
+    """The message to the Pooler that asks for scores: the vectors of queries and of documents, one row or several each.
+
+    Attributes:
+        query_of: int32 ``[n_documents]``, index into ``queries``; documents of one query stand together.
+    """
+
+    queries: VectorBatch
+    documents: VectorBatch
+    query_of: Int32
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @staticmethod
+    def concatenate(batches: Sequence[InteractionBatch]) -> InteractionBatch:
+        """Return one message with the documents of all."""
+        if len(batches) == 1:
+            return batches[0]
+        first_query = np.cumsum([0, *(len(batch.queries) for batch in batches)])
+        shifted = [batch.query_of + first for batch, first in zip(batches, first_query, strict=False)]
+        return InteractionBatch(
+            queries=VectorBatch.concatenate([batch.queries for batch in batches]),
+            documents=VectorBatch.concatenate([batch.documents for batch in batches]),
+            query_of=np.concatenate(shifted).astype(np.int32),
+        )
+
+
 class Pooler:
     """The Pooler stage. It has no state, so any number of callers may use it."""
 
@@ -71,6 +102,18 @@ class Pooler:
             pieces.append(print_rows(rows if batch.matrix[item] or options.nested else rows[0], options))
             shapes.append(rows.shape if batch.matrix[item] else rows.shape[1:])
         return PieceBatch(pieces, shapes)
+
+    def score(self, batch: InteractionBatch) -> Float32:
+        """Return the MaxSim of every document with its query, float32 ``[n_documents]``."""
+        scores = np.empty(len(batch), dtype=np.float32)
+        # Documents of one query are scored in one matrix product.
+        bounds = np.flatnonzero(np.diff(batch.query_of, prepend=-1, append=-1)).tolist()
+        for begin, end in itertools.pairwise(bounds):
+            query = batch.queries.rows(int(batch.query_of[begin]))
+            offsets = batch.documents.offsets[begin : end + 1]
+            rows = batch.documents.values[offsets[0] : offsets[-1]].reshape(-1, query.shape[1])
+            scores[begin:end] = max_sim(query, rows, (offsets - offsets[0]) // query.shape[1])
+        return scores
 
 
 def finish_rows(rows: Float32, options: AnswerOptions, matrix: bool, scores: bool) -> Float32:

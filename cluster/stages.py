@@ -22,12 +22,12 @@ from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import PayloadTooLarge
 from cluster.poisons import Poisons
-from cluster.pooler import PieceBatch, PoolerBatch
+from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
-from cluster.types import Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
+from cluster.types import Float32, Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Senders:
     tokenize: Callable[[TextBatch], Awaitable[TokenBatch]]
     encode: Callable[[str, TokenBatch], Awaitable[VectorBatch]]
     finish: Callable[[PoolerBatch], Awaitable[PieceBatch]]
+    score: Callable[[InteractionBatch], Awaitable[Float32]]
     outstanding: Callable[[str], int]
     tokens: Callable[[str, Input, bool, bool], Awaitable[list[tuple[int, bytes]]]]
     text: Callable[[str, list[int]], Awaitable[str]]
@@ -104,6 +105,15 @@ class Stages:
             cap_items=batching.message_items,
             cap_weight=4 * 1024 * 1024,
         )
+        self._scorer = Dispatcher[InteractionBatch, Float32](
+            send=senders.score,
+            join=InteractionBatch.concatenate,
+            pick=lambda scores, begin, end: scores[begin:end],
+            weigh=lambda batch: (len(batch), len(batch.documents.values)),
+            outstanding=lambda: 2 * batching.outstanding,
+            cap_items=batching.message_items,
+            cap_weight=4 * 1024 * 1024,
+        )
 
     @property
     def queued_tokens(self) -> dict[str, int]:
@@ -137,6 +147,11 @@ class Stages:
         """Return the printed numbers of a request's items."""
         with TRACING.span("finish", trace):
             return await self._pooler.submit(batch, lane)
+
+    async def score(self, batch: InteractionBatch, lane: Lane, trace: str | None = None) -> Float32:
+        """Return how near each document's vectors are to its query's, float32 ``[n_documents]``."""
+        with TRACING.span("score", trace):
+            return await self._scorer.submit(batch, lane)
 
     async def encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         """Return the results of a call's items in order; what is equal is encoded once."""

@@ -16,17 +16,25 @@ from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.protocol import Vocabulary
 from cluster.errors import InputTooLong, InvalidRequest, PoolhouseError, nearest
+from cluster.pairs import Pair, PairFormat, Pairs, pair_format
 from cluster.types import Int32, ModelFacts, PoolingType, RequestFacts, TokenBatch, offsets_of
 
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How the texts of one request become tokens."""
+    """How the texts of one request become tokens.
+
+    Attributes:
+        content_tokens: each text is cut to so many tokens of its own.
+        pair: each text is the second one of a pair.
+    """
 
     pooling: PoolingType
     truncate: Truncate = Truncate.NONE
     prompt: str = ""
     parse_special: bool = False
+    content_tokens: int | None = None
+    pair: Pair | None = None
 
 
 @dataclass(slots=True)
@@ -48,8 +56,10 @@ class TextBatch:
 
     @property
     def weight(self) -> int:
-        """Characters and ids in all, a cheap stand-in for the work."""
-        return sum(len(item) for item in self.inputs)
+        """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
+        own = sum(len(item) for item in self.inputs)
+        firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
+        return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
 
     @staticmethod
     def concatenate(batches: Sequence[TextBatch]) -> TextBatch:
@@ -76,6 +86,7 @@ class TokenizedModel:
     fingerprint: str
     vocabulary: Vocabulary
     max_tokens: int
+    pair_format: PairFormat
     suffix: tuple[int, ...] = field(default=())
 
     @classmethod
@@ -87,8 +98,13 @@ class TokenizedModel:
         fingerprint: str,
         vocabulary: Vocabulary,
         context_tokens: int | None = None,
+        pair_tokens: int | None = None,
     ) -> TokenizedModel:
-        """Settle the end token and the longest sequence from the model's and the configuration's word on them."""
+        """Settle the end token and the longest sequence from the model's and the configuration's word on them.
+
+        Args:
+            pair_tokens: the longest pair, where it is shorter than the longest sequence.
+        """
         suffix = vocabulary.suffix
         if config.append_eos is True and vocabulary.eos >= 0 and (not suffix or suffix[-1] != vocabulary.eos):
             suffix = (*suffix, vocabulary.eos)
@@ -96,7 +112,8 @@ class TokenizedModel:
             suffix = ()
         lengths = (facts.context_tokens, config.max_tokens, context_tokens)
         max_tokens = min(length for length in lengths if length is not None)
-        return cls(name, config, facts, fingerprint, vocabulary, max_tokens, suffix)
+        pairs = pair_format(vocabulary, min(max_tokens, pair_tokens or max_tokens), append_eos=config.append_eos)
+        return cls(name, config, facts, fingerprint, vocabulary, max_tokens, pairs, suffix)
 
 
 class Tokenizer:
@@ -110,10 +127,17 @@ class Tokenizer:
         model = self.models[batch.model]
         sequences: list[Int32] = []
         cut = np.zeros(len(batch), dtype=np.int32)
+        second_segment = np.full(len(batch), -1, dtype=np.int32)
         errors: dict[int, PoolhouseError] = {}
+        pairs = Pairs(model.pair_format)
         for item, (text, owner) in enumerate(zip(batch.inputs, batch.owner, strict=True)):
             try:
-                ids, cut[item] = sequence_of(model, text, batch.options[owner])
+                options = batch.options[owner]
+                if options.pair is None:
+                    ids, cut[item] = sequence_of(model, text, options)
+                else:
+                    pair = pairs.of(owner, options.pair, text)
+                    ids, second_segment[item], cut[item] = pair.ids, pair.second_segment, pair.cut_tokens
             except PoolhouseError as error:
                 errors[item] = error
                 ids = _NO_TOKENS
@@ -125,7 +149,7 @@ class Tokenizer:
             token_ids=np.concatenate(sequences) if sequences else _NO_TOKENS,
             offsets=offsets_of([len(ids) for ids in sequences]),
             pooling=codes[owners],
-            second_segment=np.full(len(batch), -1, dtype=np.int32),
+            second_segment=second_segment,
             cut_tokens=cut,
             owner=owners,
             requests=batch.requests,
@@ -209,20 +233,26 @@ def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tup
         content = _checked_ids(model, text)
         prefix, suffix = _worn_specials(content, vocabulary.prefix, suffix)
         content = content[len(prefix) : len(content) - len(suffix)]
-    total = len(prefix) + len(content) + len(suffix)
+    wanted = len(content)
+    if options.content_tokens is not None:
+        wanted = min(
+            wanted, options.content_tokens + (len(vocabulary.tokenize(options.prompt)) if options.prompt else 0)
+        )
+    total = len(prefix) + wanted + len(suffix)
     if total == 0:
         raise InvalidRequest("the input has no tokens; send at least one")
     room = model.max_tokens - len(prefix) - len(suffix)
-    cut = max(0, len(content) - room)
+    if wanted > room and options.truncate is Truncate.NONE:
+        raise InputTooLong(
+            f"the input has {total} tokens and the model takes at most {model.max_tokens}; "
+            'shorten it, or send "truncate": "end" or "start"',
+            n_prompt_tokens=total,
+            n_ctx=model.max_tokens,
+        )
+    kept = min(wanted, room)
+    cut = len(content) - kept
     if cut:
-        if options.truncate is Truncate.NONE:
-            raise InputTooLong(
-                f"the input has {total} tokens and the model takes at most {model.max_tokens}; "
-                'shorten it, or send "truncate": "end" or "start"',
-                n_prompt_tokens=total,
-                n_ctx=model.max_tokens,
-            )
-        content = content[:room] if options.truncate is Truncate.END else content[len(content) - room :]
+        content = content[cut:] if options.truncate is Truncate.START else content[:kept]
     if not prefix and not suffix:
         return content, cut
     ids = np.empty(len(prefix) + len(content) + len(suffix), dtype=np.int32)

@@ -55,6 +55,20 @@ class Lane(enum.StrEnum):
     BULK = "bulk"
 
 
+class ScoreType(enum.StrEnum):
+    """What a score is, and so which values it can have.
+
+    ``logit`` is any number, ``probability`` lies in [0, 1], ``tanh`` and ``cosine`` lie in [-1, 1], and ``maxsim`` is a sum of
+    cosines, one for each token of the query.
+    """
+
+    LOGIT = "logit"
+    PROBABILITY = "probability"
+    TANH = "tanh"
+    COSINE = "cosine"
+    MAXSIM = "maxsim"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a GGUF says of itself.
@@ -67,6 +81,7 @@ class ModelFacts:
         vocabulary_size: valid token ids are ``0 … vocabulary_size - 1``.
         trained_pooling: the pooling type in the GGUF, or None where it names none.
         labels: names of the classification head's outputs; empty without a head.
+        score_type: what the head's outputs are when the graph ends.
         pooling_types: those that the model can honestly answer.
         refused: for each other pooling type, why not.
         segment_types: the second text of a pair was trained with token type 1, says the GGUF.
@@ -80,6 +95,7 @@ class ModelFacts:
     vocabulary_size: int
     trained_pooling: PoolingType | None = None
     labels: tuple[str, ...] = ()
+    score_type: ScoreType = ScoreType.LOGIT
     pooling_types: tuple[PoolingType, ...] = ()
     refused: dict[PoolingType, str] = field(default_factory=dict)
     segment_types: bool = False

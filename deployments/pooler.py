@@ -1,11 +1,12 @@
-"""The Pooler deployment: normalises, cuts and prints vectors."""
+"""The Pooler deployment: normalises, cuts and prints vectors, and scores documents by their tokens' vectors."""
 
 from __future__ import annotations
 
 import asyncio
 
-from cluster.pooler import PieceBatch, PoolerBatch
+from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
 from cluster.pooler import Pooler as PoolerStage
+from cluster.types import Float32
 from deployments.stage import Stage
 
 
@@ -19,3 +20,7 @@ class Pooler(Stage):
     async def finish(self, batch: PoolerBatch) -> PieceBatch:
         """Finish one message off the event loop."""
         return await asyncio.to_thread(self._stage.finish, batch)
+
+    async def score(self, batch: InteractionBatch) -> Float32:
+        """Score one message off the event loop."""
+        return await asyncio.to_thread(self._stage.score, batch)

@@ -13,10 +13,10 @@ from ray.serve.handle import DeploymentHandle
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady
-from cluster.pooler import PieceBatch, Pooler, PoolerBatch
+from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch
-from cluster.types import TokenBatch, VectorBatch
+from cluster.types import Float32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, call_again
 
@@ -56,6 +56,11 @@ async def fused(config: PoolhouseConfig) -> Wiring:
             return pooler.finish(batch)
         return await asyncio.to_thread(pooler.finish, batch)
 
+    async def score(batch: InteractionBatch) -> Float32:
+        if len(batch.documents.values) <= _INLINE_VALUES:
+            return pooler.score(batch)
+        return await asyncio.to_thread(pooler.score, batch)
+
     async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
         return await asyncio.to_thread(tokenizer.tokens, model, content, add_special, parse_special)
 
@@ -74,6 +79,7 @@ async def fused(config: PoolhouseConfig) -> Wiring:
         tokenize=tokenize,
         encode=encode,
         finish=finish,
+        score=score,
         outstanding=lambda name: config.batching.outstanding,
         tokens=tokens,
         text=text,
@@ -98,6 +104,7 @@ async def split(
 
     to_tokenizer = Carrier[TextBatch, TokenBatch](tokenizer, "tokenize", limit_s)
     to_pooler = Carrier[PoolerBatch, PieceBatch](pooler, "finish", lambda batch: config.limits.timeout_s)
+    to_scorer = Carrier[InteractionBatch, Float32](pooler, "score", lambda batch: config.limits.timeout_s)
     to_encoders = {
         name: Carrier[TokenBatch, VectorBatch](
             handle, "encode", limit_s, isolate=partial(call_again, handle, "isolate")
@@ -126,6 +133,7 @@ async def split(
         tokenize=to_tokenizer.send,
         encode=encode,
         finish=to_pooler.send,
+        score=to_scorer.send,
         outstanding=lambda name: config.batching.outstanding * watch.running(f"Encoder-{name}"),
         tokens=tokens,
         text=text,

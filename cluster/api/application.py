@@ -10,7 +10,6 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -20,29 +19,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from cluster.api import llama_server, openai
-from cluster.api.body import read_json
 from cluster.api.connection import while_connected
-from cluster.api.errors import error_body, unexpected_body
+from cluster.api.errors import unexpected_body
 from cluster.api.headers import answer_headers, ignored_fields_header
-from cluster.api.keys import ApiKey, KeyRing, check_model
+from cluster.api.keys import ApiKey, KeyRing, check_items, check_model
 from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
+from cluster.api.requests import Handler, PrintError, RequestContext, error_response, print_error, read_body
+from cluster.api.rerank import RerankPaths
 from cluster.calls import EmbedCall, Encoding
-from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, PoolhouseError
+from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
 from cluster.pipeline import Pipeline
+from cluster.reranking import Reranking
 from cluster.telemetry.metrics import REFUSALS, count_answer
 
 logger = logging.getLogger("poolhouse")
-
-Handler = Callable[[Request, "RequestContext"], Awaitable[Response]]
-
-
-@dataclass(slots=True)
-class RequestContext:
-    """What every handler gets besides the request."""
-
-    request_id: str
-    key: ApiKey | None
 
 
 def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
@@ -55,11 +46,16 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
     application = FastAPI(title="Poolhouse", docs_url=None, redoc_url=None, openapi_url=None)
     keys = KeyRing.load(pipeline.config.api_keys)
 
-    def add(path: str, method: str, handler: Handler, *, needs_key: bool = True) -> None:
-        application.add_route(path, _guarded(path, handler, keys if needs_key else None), methods=[method])
+    def add(
+        path: str, method: str, handler: Handler, *, needs_key: bool = True, printer: PrintError = print_error
+    ) -> None:
+        endpoint = _guarded(path, handler, keys if needs_key else None, printer)
+        application.add_route(path, endpoint, methods=[method])
 
     for path in ("/v1/embeddings", "/embeddings", "/embedding"):
         add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
+    for path, handler, printer in RerankPaths(Reranking(pipeline.stages)):
+        add(path, "POST", handler, printer=printer)
     add("/tokenize", "POST", paths.tokenize)
     add("/detokenize", "POST", paths.detokenize)
     for path in ("/v1/models", "/models"):
@@ -81,13 +77,13 @@ class _Paths:
         self._started_s = int(time.time())
 
     async def embeddings(self, request: Request, context: RequestContext) -> Response:
-        body = await self._read(request)
+        body = await read_body(request, self._limits)
         if body.get("content") is not None and body.get("input") is None:
             return await self._embed(request, body, context, native=True)
         return await self._embed(request, body, context, native=False)
 
     async def native(self, request: Request, context: RequestContext) -> Response:
-        body = await self._read(request)
+        body = await read_body(request, self._limits)
         # Real clients post OpenAI's body here, and only OpenAI's body names a model; OpenAI's shape has no token matrices.
         openai_shaped = body.get("model") is not None and body.get("pooling") != "none" and body.get("content") is None
         return await self._embed(request, body, context, native=not openai_shaped)
@@ -108,14 +104,14 @@ class _Paths:
         return Response(content, headers=headers, media_type="application/json")
 
     async def tokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_tokenize(await self._read(request))
+        call, unknown = llama_server.parse_tokenize(await read_body(request, self._limits))
         check_model(context.key, self._pipeline.router.resolve(call.model))
         tokens = await self._pipeline.tokens(call)
         content = llama_server.format_tokenize(call, tokens)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
-        model, ids, unknown = llama_server.parse_detokenize(await self._read(request))
+        model, ids, unknown = llama_server.parse_detokenize(await read_body(request, self._limits))
         check_model(context.key, self._pipeline.router.resolve(model))
         text = await self._pipeline.text(model, ids)
         content = orjson.dumps({"content": text})
@@ -137,33 +133,17 @@ class _Paths:
 
     def _check_key(self, call: EmbedCall, key: ApiKey | None) -> None:
         check_model(key, self._pipeline.router.resolve(call.model))
-        if key is not None and key.max_items is not None and len(call.inputs) > key.max_items:
-            raise PayloadTooLarge(
-                f"{call.param} has {len(call.inputs)} items and the limit of this API key is {key.max_items}",
-                call.param,
-            )
-
-    async def _read(self, request: Request) -> dict[str, Any]:
-        limit = self._limits.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
-            raise PayloadTooLarge(f"the body has {declared} bytes and the limit is {limit}; send it in parts")
-        parts: list[bytes] = []
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit; send it in parts")
-            parts.append(part)
-        return read_json(b"".join(parts), request.headers.get("content-type"), limit)
+        check_items(key, len(call.inputs), call.param)
 
 
-def _guarded(path: str, handler: Handler, keys: KeyRing | None) -> Callable[[Request], Awaitable[Response]]:
-    """Wrap a handler so that every outcome is an answer in the API's own shape, and is counted."""
+def _guarded(
+    path: str, handler: Handler, keys: KeyRing | None, printer: PrintError
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a handler so that every outcome is an answer in the shape of its dialect, and is counted."""
 
     async def endpoint(request: Request) -> Response:
         started_s = time.monotonic()
-        context = RequestContext(request.headers.get("x-request-id") or uuid.uuid4().hex, None)
+        context = RequestContext(request.headers.get("x-request-id") or uuid.uuid4().hex, None, printer)
         response = await answer(request, context)
         count_answer(
             path,
@@ -183,21 +163,16 @@ def _guarded(path: str, handler: Handler, keys: KeyRing | None) -> Callable[[Req
             if error.status >= 500:
                 logger.warning("request %s: %s", context.request_id, error.message)
             REFUSALS.labels(path, error.code).inc()
-            return _error_response(error)
+            return error_response(error, context.request_id, context.printer)
         except ClientDisconnect:
             REFUSALS.labels(path, "client_disconnected").inc()
-            return _error_response(InvalidRequest("the body ended early"))
+            return error_response(InvalidRequest("the body ended early"), context.request_id, context.printer)
         except Exception:
             logger.exception("request %s failed", context.request_id)
             REFUSALS.labels(path, "internal_error").inc()
             return Response(unexpected_body(context.request_id), 500, media_type="application/json")
 
     return endpoint
-
-
-def _error_response(error: PoolhouseError) -> Response:
-    status, content, headers = error_body(error)
-    return Response(content, status, headers=headers, media_type="application/json")
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -212,7 +187,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         known = NotFound(f"there is no path {request.url.path[:200]}; GET /info and the README list those that exist")
     else:
         known = InvalidRequest(f"the request cannot be read: {error}")
-    response = _error_response(known)
+    response = error_response(known, request.headers.get("x-request-id", ""))
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
     return response

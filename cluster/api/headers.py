@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.calls import EmbedAnswer
+from cluster.calls import ClassifyAnswer, EmbedAnswer, RerankAnswer
+from cluster.types import PoolingType
 
 
 def answer_headers(answer: EmbedAnswer) -> dict[str, str]:
@@ -16,9 +17,31 @@ def answer_headers(answer: EmbedAnswer) -> dict[str, str]:
     cut = sum(answer.cut_tokens)
     if cut:
         headers["x-poolhouse-truncated-tokens"] = str(cut)
-    for stage, seconds in answer.timings_s.items():
-        headers[f"x-{stage}-time-ms"] = f"{seconds * 1e3:.2f}"
-    return headers
+    return {**headers, **_timing_headers(answer.timings_s)}
+
+
+def score_headers(answer: RerankAnswer | ClassifyAnswer) -> dict[str, str]:
+    """Name what made the scores and what they are, and where the time went."""
+    headers = {
+        "x-poolhouse-model": answer.model,
+        "x-poolhouse-score-type": answer.score_type.value,
+        "x-poolhouse-fingerprint": answer.fingerprint,
+    }
+    if isinstance(answer, RerankAnswer):
+        headers["x-poolhouse-strategy"] = answer.strategy.value
+        headers["x-poolhouse-pooling"] = answer.pooling.value
+        headers["x-poolhouse-tokens"] = str(answer.total_tokens)
+    else:
+        headers["x-poolhouse-pooling"] = PoolingType.RANK.value
+        headers["x-poolhouse-tokens"] = str(sum(answer.tokens))
+    cut = sum(answer.cut_tokens)
+    if cut:
+        headers["x-poolhouse-truncated-tokens"] = str(cut)
+    return {**headers, **_timing_headers(answer.timings_s)}
+
+
+def _timing_headers(timings_s: dict[str, float]) -> dict[str, str]:
+    return {f"x-{stage}-time-ms": f"{seconds * 1e3:.2f}" for stage, seconds in timings_s.items()}
 
 
 def ignored_fields_header(names: list[str]) -> dict[str, str]:

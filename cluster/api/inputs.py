@@ -43,7 +43,7 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
         except InvalidRequest as error:
             errors.append((index, error))
     if errors:
-        raise _merged(errors, param, len(value))
+        raise merged_errors(errors, param, len(value))
     return items
 
 
@@ -98,7 +98,8 @@ def _text_of(value: dict[str, Any], where: str) -> str:
     raise InvalidRequest(f'{where} is an object without a text; send {{"prompt_string": "…"}} or a string', where)
 
 
-def _merged(errors: list[tuple[int, PoolhouseError]], param: str, items: int) -> InvalidRequest:
+def merged_errors(errors: list[tuple[int, PoolhouseError]], param: str, items: int) -> InvalidRequest:
+    """Return one error for several bad items."""
     if len(errors) == 1:
         return InvalidRequest(errors[0][1].message, errors[0][1].param)
     more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""

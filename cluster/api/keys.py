@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config import ApiKeysConfig
-from cluster.errors import ConfigError, PermissionDenied, Unauthorized
+from cluster.errors import ConfigError, PayloadTooLarge, PermissionDenied, Unauthorized
 
 
 class ApiKey(BaseModel):
@@ -102,6 +102,16 @@ def check_model(key: ApiKey | None, model: str) -> None:
         raise PermissionDenied(
             f"the API key {key.id!r} may not use the model {model!r}; it may use: {', '.join(key.models)}", "model"
         )
+
+
+def check_items(key: ApiKey | None, items: int, param: str) -> None:
+    """Check a request's number of items against its key's limit.
+
+    Raises:
+        PayloadTooLarge: it has more.
+    """
+    if key is not None and key.max_items is not None and items > key.max_items:
+        raise PayloadTooLarge(f"{param} has {items} items and the limit of this API key is {key.max_items}", param)
 
 
 def _parse_variable(text: str, where: str) -> list[ApiKey]:

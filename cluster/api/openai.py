@@ -37,12 +37,12 @@ def parse_embeddings(
         inputs=parse_inputs(fields.raw(input_field), input_field, limits.max_items),
         model=fields.text("model"),
         pooling=fields.choice("pooling", PoolingType),
-        truncate=_truncate(fields),
+        truncate=parse_truncate(fields),
         prompt_name=by_name or by_type,
         prompt_param="prompt_name" if by_name else "input_type",
         parse_special=fields.flag("parse_special"),
         lane=fields.choice("lane", Lane),
-        timeout_s=_timeout_s(fields, headers),
+        timeout_s=parse_timeout_s(fields, headers),
         options=AnswerOptions(
             normalize=_normalize(fields),
             dimensions=fields.integer("dimensions", 1),
@@ -65,14 +65,16 @@ def _normalize(fields: Fields) -> float | None:
     return p
 
 
-def _truncate(fields: Fields) -> Truncate | None:
+def parse_truncate(fields: Fields) -> Truncate | None:
+    """Return ``truncate``: one of the words, or true for ``end`` and false for ``none``."""
     value = fields.raw("truncate")
     if isinstance(value, bool):
         return Truncate.END if value else Truncate.NONE
     return fields.choice("truncate", Truncate)
 
 
-def _timeout_s(fields: Fields, headers: Mapping[str, str]) -> float | None:
+def parse_timeout_s(fields: Fields, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the client waits: the field ``timeout_s``, else the header ``x-request-timeout-s``."""
     given = fields.number("timeout_s", 0.001, 86_400)
     header = headers.get("x-request-timeout-s")
     if given is not None or header is None:

@@ -11,7 +11,7 @@ import gguf
 from cluster.errors import ModelLoadError
 from cluster.models.convert import SEGMENT_TYPES
 from cluster.models.header import read_header
-from cluster.types import ModelFacts, PoolingType
+from cluster.types import ModelFacts, PoolingType, ScoreType
 
 _TRAINED = {1: PoolingType.MEAN, 2: PoolingType.CLS, 3: PoolingType.LAST, 4: PoolingType.RANK, 0: PoolingType.NONE}
 _NOT_CAUSAL = frozenset(
@@ -30,6 +30,7 @@ _NOT_CAUSAL = frozenset(
 )
 # Where llama.cpp's rank graph reads cls alone, cls.output alone is enough too.
 _HEAD = ("cls.weight", "cls.output.weight")
+_SOFTMAX_IN_GRAPH = frozenset({"qwen3", "qwen3vl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,18 @@ class ModelReport:
             vocabulary_size=self.vocabulary_size,
             trained_pooling=self.trained_pooling,
             labels=self.labels or (("score",) if self.head_tensors else ()),
+            score_type=self._score_type(),
             pooling_types=tuple(pooling for pooling in PoolingType if pooling not in refused),
             refused=refused,
             segment_types=self.segment_types,
         )
+
+    def _score_type(self) -> ScoreType:
+        """What llama.cpp's rank graph ends in (``llm_graph_context::build_pooling``)."""
+        if self.architecture in _SOFTMAX_IN_GRAPH:
+            return ScoreType.PROBABILITY
+        dense_alone = self.head_tensors == ("cls.weight",) and self.architecture != "modern-bert"
+        return ScoreType.TANH if dense_alone else ScoreType.LOGIT
 
     def _refused(self) -> dict[PoolingType, str]:
         refused: dict[PoolingType, str] = {}

@@ -18,7 +18,7 @@ from cluster.calls import Input
 from cluster.config import PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, FakeVocabulary
 from cluster.pipeline import Pipeline
-from cluster.pooler import PieceBatch, Pooler, PoolerBatch
+from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.pooling import normalize, pool_one
 from cluster.stages import Senders
 from cluster.tokenization import TextBatch
@@ -88,13 +88,18 @@ def local_pipeline(config: PoolhouseConfig, **replaced: Any) -> Iterator[LocalPi
     async def finish(batch: PoolerBatch) -> PieceBatch:
         return await asyncio.to_thread(pooler.finish, batch)
 
+    async def score(batch: InteractionBatch) -> Float32:
+        return await asyncio.to_thread(pooler.score, batch)
+
     async def tokens(model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
         return await asyncio.to_thread(tokenizer.tokens, model, content, add_special, parse_special)
 
     async def text(model: str, ids: list[int]) -> str:
         return await asyncio.to_thread(tokenizer.text, model, ids)
 
-    senders = Senders(tokenize, encode, finish, lambda name: config.batching.outstanding, tokens, text, lambda name: 1)
+    senders = Senders(
+        tokenize, encode, finish, score, lambda name: config.batching.outstanding, tokens, text, lambda name: 1
+    )
     try:
         yield LocalPipeline(Pipeline(config, describe(tokenizer), replace(senders, **replaced)), encoders)
     finally:

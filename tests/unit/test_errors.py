@@ -17,6 +17,7 @@ _STATUS = {
     "ReplicaLost": (503, "unavailable_error", "replica_lost"),
     "VersionChanged": (503, "unavailable_error", "version_changed"),
     "InvalidRequest": (400, "invalid_request_error", "invalid_request"),
+    "EmptyInput": (400, "invalid_request_error", "empty_input"),
     "InputTooLong": (400, "invalid_request_error", "context_length_exceeded"),
     "PoolingUnavailable": (400, "invalid_request_error", "pooling_not_available"),
     "PoisonousInput": (422, "invalid_request_error", "poisonous_input"),

@@ -1,0 +1,71 @@
+"""Queries and documents of a rerank request, whatever its dialect calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.api.body import Fields, describe
+from cluster.api.inputs import merged_errors
+from cluster.calls import RerankAnswer
+from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge, PoolhouseError
+
+
+def parse_text(value: Any, param: str) -> str:
+    """Return a text that must not be empty.
+
+    Raises:
+        InvalidRequest: it is something else.
+        EmptyInput: it is empty.
+    """
+    if isinstance(value, str) and value:
+        return value
+    if value == "":
+        raise EmptyInput(f"{param} is an empty string; send at least one character", param)
+    what = "missing" if value is None else describe(value)
+    raise InvalidRequest(f"{param} is {what}; send a string", param)
+
+
+def parse_documents(value: Any, param: str, max_items: int) -> list[str]:
+    """Return the documents, each a string or an object ``{"text": …}``; one that is empty is a document too.
+
+    Raises:
+        InvalidRequest: names every bad document at once.
+        EmptyInput: there is none.
+        PayloadTooLarge: there are more than the limit.
+    """
+    if not isinstance(value, list):
+        what = "missing" if value is None else describe(value)
+        raise InvalidRequest(f"{param} is {what}; send a list of strings", param)
+    if not value:
+        raise EmptyInput(f"{param} is an empty list; send at least one document", param)
+    if len(value) > max_items:
+        raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
+    if set(map(type, value)) == {str}:
+        return value
+    documents: list[str] = []
+    errors: list[tuple[int, PoolhouseError]] = []
+    for index, item in enumerate(value):
+        text = item.get("text") if isinstance(item, dict) else item
+        if isinstance(text, str):
+            documents.append(text)
+        else:
+            where = f"{param}[{index}]"
+            what = "an object without a text" if isinstance(item, dict) else describe(item)
+            errors.append((index, InvalidRequest(f'{where} is {what}; send a string or {{"text": "…"}}', where)))
+    if errors:
+        raise merged_errors(errors, param, len(value))
+    return documents
+
+
+def parse_top_n(fields: Fields, *names: str) -> int | None:
+    """Return how many results are wanted; 0 is all, and so is more than there are."""
+    found = None
+    for name in names:
+        value = fields.integer(name, 0)
+        found = value if found is None else found
+    return found
+
+
+def result_members(answer: RerankAnswer, index: int) -> dict[str, int]:
+    """What was encoded of one document, and what truncation removed."""
+    return {"tokens": answer.tokens[index], "truncated_tokens": answer.cut_tokens[index]}

@@ -1,0 +1,182 @@
+"""Which model and strategy answer a call, its time limit, and the order of its documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from opentelemetry.trace import SpanKind
+from opentelemetry.util.types import AttributeValue
+
+from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
+from cluster.config import PoolhouseConfig
+from cluster.errors import DeadlineExceeded, EngineError, PoolingUnavailable
+from cluster.rerank import best_first
+from cluster.reranking import heads, vectors
+from cluster.stages import Stages
+from cluster.telemetry.tracing import TRACING
+from cluster.types import PoolingType, RequestFacts
+from cluster.versions import until_one_version
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes."""
+
+    model: str
+    strategy: Strategy
+    pooling: PoolingType
+
+
+class Reranking:
+    """Carries rerank and classify calls through the stages."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._router = stages.router
+
+    @property
+    def config(self) -> PoolhouseConfig:
+        """The whole configuration."""
+        return self._stages.config
+
+    def route(self, model: str | None, strategy: Strategy | None = None) -> Route:
+        """Return the model, the strategy and the pooling type that answer a request.
+
+        A request that names no model gets the default one if it has a classification head, else the first that has, else the
+        default one by late interaction. A model that was trained to rank and has lost its head is never chosen to score by
+        its vectors; that must be asked for.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            PoolingUnavailable: it cannot score in this way; the message says why.
+        """
+        name = self._router.resolve(model)
+        if model is None and strategy in (None, Strategy.CROSS_ENCODER) and not self._ranks(name):
+            name = next((other for other in self.config.models if self._ranks(other)), name)
+        trained_to_rank = self._stages.descriptions[name].facts.trained_pooling is PoolingType.RANK
+        if strategy is None:
+            ranks = self._ranks(name) or trained_to_rank
+            strategy = Strategy.CROSS_ENCODER if ranks else Strategy.LATE_INTERACTION
+        pooling = {
+            Strategy.CROSS_ENCODER: PoolingType.RANK,
+            Strategy.LATE_INTERACTION: PoolingType.NONE,
+            Strategy.SIMILARITY: self._vector_pooling(name),
+        }[strategy]
+        try:
+            self._router.check(name, pooling)
+        except PoolingUnavailable as error:
+            raise PoolingUnavailable(
+                f"the strategy {strategy.value!r} is not available: {error.message}", "model"
+            ) from error
+        return Route(name, strategy, pooling)
+
+    async def rerank(self, call: RerankCall, request_id: str, trace: str | None = None) -> RerankAnswer:
+        """Answer a call within its time limit.
+
+        Raises:
+            InvalidRequest: and its children, for what is wrong with the call; all bad documents at once.
+            DeadlineExceeded: the limit passed.
+            PoolhouseError: a stage failed.
+        """
+        return await self._within(
+            call.timeout_s, "rerank", request_id, trace, len(call.documents), lambda facts: self._rerank(call, facts)
+        )
+
+    async def classify(self, call: ClassifyCall, request_id: str, trace: str | None = None) -> ClassifyAnswer:
+        """Return all outputs of the head for each text or pair; raises as ``rerank``."""
+        return await self._within(
+            call.timeout_s, "classify", request_id, trace, len(call.inputs), lambda facts: self._classify(call, facts)
+        )
+
+    async def _rerank(self, call: RerankCall, request: RequestFacts) -> RerankAnswer:
+        started_s = time.monotonic()
+        route = self.route(call.model, call.strategy)
+        request = replace(request, lane=call.lane or self._stages.lane(len(call.documents), 0))
+        if route.strategy is Strategy.CROSS_ENCODER:
+            scored = await heads.score_pairs(self._stages, route.model, call, request)
+        else:
+            late = route.strategy is Strategy.LATE_INTERACTION
+            scored = await vectors.compare(self._stages, route.model, route.pooling, call, request, late=late)
+        _check_finite(scored.scores, route.model)
+        return RerankAnswer(
+            model=route.model,
+            strategy=route.strategy,
+            pooling=route.pooling,
+            fingerprint=scored.tokens.fingerprint,
+            score_type=scored.score_type,
+            scores=scored.scores,
+            order=best_first(scored.scores, call.top_n),
+            tokens=scored.tokens.lengths.tolist(),
+            cut_tokens=scored.tokens.cut_tokens.tolist(),
+            total_tokens=scored.total_tokens,
+            timings_s={**scored.timings_s, "total": time.monotonic() - started_s},
+        )
+
+    async def _classify(self, call: ClassifyCall, request: RequestFacts) -> ClassifyAnswer:
+        started_s = time.monotonic()
+        model = self.route(call.model, Strategy.CROSS_ENCODER).model
+        request = replace(request, lane=call.lane or self._stages.lane(len(call.inputs), 0))
+        outputs = await heads.classify(self._stages, model, call, request)
+        _check_finite(outputs.values, model)
+        return ClassifyAnswer(
+            model=model,
+            fingerprint=outputs.tokens.fingerprint,
+            score_type=outputs.score_type,
+            labels=self._stages.descriptions[model].facts.labels,
+            scores=outputs.values,
+            tokens=outputs.tokens.lengths.tolist(),
+            cut_tokens=outputs.tokens.cut_tokens.tolist(),
+            timings_s={**outputs.timings_s, "total": time.monotonic() - started_s},
+        )
+
+    def _ranks(self, model: str) -> bool:
+        return PoolingType.RANK in self._router.pooling_types(model)
+
+    def _vector_pooling(self, model: str) -> PoolingType:
+        """The pooling type of a text's one vector: the model's default, or the first that makes one."""
+        default = self._router.default_pooling(model)
+        several = (PoolingType.NONE, PoolingType.RANK)
+        if default not in several:
+            return default
+        return next((other for other in self._router.pooling_types(model) if other not in several), PoolingType.MEAN)
+
+    async def _within(
+        self,
+        asked_s: float | None,
+        name: str,
+        request_id: str,
+        trace: str | None,
+        items: int,
+        attempt: Callable[[RequestFacts], Awaitable[Answer]],
+    ) -> Answer:
+        """Run ``attempt`` until it met one version of the model, within the time limit."""
+        limit_s = self.config.limits.timeout_s
+        timeout_s = min(asked_s or limit_s, limit_s)
+        deadline_s = time.monotonic() + timeout_s
+        attributes: dict[str, AttributeValue] = {"poolhouse.request_id": request_id, "poolhouse.items": items}
+
+        def facts(inner: str | None) -> RequestFacts:
+            return RequestFacts(request_id, remaining_s=deadline_s - time.monotonic(), trace=inner)
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                with TRACING.span(name, trace, attributes, SpanKind.SERVER) as inner:
+                    return await until_one_version(lambda: attempt(facts(inner)))
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"
+            ) from error
+
+
+def _check_finite(scores: np.ndarray, model: str) -> None:
+    if not np.isfinite(scores).all():
+        raise EngineError(
+            f"the model {model!r} gave a score that is not finite; its weights may overflow in this quantisation"
+        )
