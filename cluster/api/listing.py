@@ -52,6 +52,8 @@ def _model(pipeline: Pipeline, name: str, started_s: int) -> dict[str, Any]:
         "trained_pooling": description.facts.trained_pooling,
         "causal": description.facts.causal,
         "refused_pooling_types": {str(pooling): why for pooling, why in description.facts.refused.items()},
+        "labels": description.facts.labels,
+        "score_type": description.facts.score_type if description.facts.labels else None,
         "dimensions": description.facts.dimensions,
         "context_length": description.max_tokens,
         "max_model_len": description.max_tokens,

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import ModelLoadError
 from cluster.models.inspect import estimate_memory_bytes, inspect_gguf
-from cluster.types import PoolingType
+from cluster.types import PoolingType, ScoreType
 from tests.unit.models.tiny import write_gguf
 
 _RANK, _CLS = PoolingType.RANK, PoolingType.CLS
@@ -176,6 +176,23 @@ def test_only_honest_pooling_types_are_answered_and_the_others_say_why(
     for pooling, why in refused.items():
         with pytest.raises(ValueError, match=why):
             raise ValueError(facts.refused[pooling])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensors", "score_type"),
+    [
+        ("bert", ("cls.weight", "cls.output.weight"), ScoreType.LOGIT),
+        ("jina-bert-v2", ("cls.weight",), ScoreType.TANH),
+        ("modern-bert", ("cls.weight", "cls.output.weight"), ScoreType.LOGIT),
+        ("qwen3", ("cls.output.weight",), ScoreType.PROBABILITY),
+        ("llama", ("cls.output.weight",), ScoreType.LOGIT),
+    ],
+)
+def test_scores_are_what_the_rank_graph_ends_in(
+    tmp_path: Path, architecture: str, tensors: tuple[str, ...], score_type: ScoreType
+) -> None:
+    headed = write_gguf(tmp_path / "headed.gguf", architecture, tensors=tensors)
+    assert inspect_gguf(headed).facts().score_type is score_type
 
 
 def test_head_without_label_names_gets_one(tmp_path: Path) -> None:
