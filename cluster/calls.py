@@ -124,6 +124,7 @@ class RerankCall:
         instruction: takes the place of the one in the model's template.
         top_n: how many of the best are answered; None and 0 are all.
         document_tokens: each document is cut to so many tokens of its own.
+        sequence_tokens: what is encoded in one piece has at most so many tokens: a pair, or a document by itself.
         unit_interval: the scores are to lie in [0, 1].
         prompts: queries and documents get the prompts that the model has for them; not where the two are alike.
         query_param, param: names of the fields that errors about the query and the documents point at.
@@ -136,6 +137,7 @@ class RerankCall:
     instruction: str | None = None
     top_n: int | None = None
     document_tokens: int | None = None
+    sequence_tokens: int | None = None
     truncate: Truncate | None = None
     unit_interval: bool = False
     prompts: bool = True

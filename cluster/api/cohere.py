@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields
-from cluster.api.documents import parse_documents, parse_text, parse_top_n
+from cluster.api.documents import parse_documents, parse_text
 from cluster.api.errors import error_body
 from cluster.api.jina import RerankRequest, common_members
 from cluster.calls import RerankAnswer, RerankCall
@@ -29,7 +29,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
         queries=[parse_text(fields.raw("query"), "query")],
         documents=parse_documents(fields.raw("documents"), "documents", limits.max_items),
         unit_interval=not fields.flag("raw_scores"),
-        top_n=parse_top_n(fields, "top_n"),
+        top_n=fields.integer("top_n", 0),
         **common_members(fields, headers),
     )
     # Cohere's service cuts what is too long, and its clients rely on that.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.api.body import Fields, describe
+from cluster.api.body import describe
 from cluster.api.inputs import merged_errors
 from cluster.calls import RerankAnswer
 from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge, PoolhouseError
@@ -55,15 +55,6 @@ def parse_documents(value: Any, param: str, max_items: int) -> list[str]:
     if errors:
         raise merged_errors(errors, param, len(value))
     return documents
-
-
-def parse_top_n(fields: Fields, *names: str) -> int | None:
-    """Return how many results are wanted; 0 is all, and so is more than there are."""
-    found = None
-    for name in names:
-        value = fields.integer(name, 0)
-        found = value if found is None else found
-    return found
 
 
 def result_members(answer: RerankAnswer, index: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,19 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields
-from cluster.api.documents import parse_documents, parse_text, parse_top_n, result_members
+from cluster.api.documents import parse_documents, parse_text, result_members
 from cluster.api.openai import parse_timeout_s, parse_truncate
 from cluster.calls import RerankAnswer, RerankCall, Strategy
-from cluster.config import Limits
+from cluster.config import Limits, Truncate
+from cluster.errors import InvalidRequest
 from cluster.types import Lane
+
+
+class TruncationSide(enum.StrEnum):
+    """The end of a text that is cut."""
+
+    LEFT = "left"
+    RIGHT = "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,27 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
         queries=[parse_text(fields.raw("query"), "query")],
         documents=parse_documents(fields.raw("documents"), "documents", limits.max_items),
         unit_interval=bool(activation) if raw is None else not raw,
-        top_n=parse_top_n(fields, "top_n"),
+        top_n=fields.integer("top_n", 0),
         **common_members(fields, headers),
     )
+    read_truncate_prompt_tokens(call, fields)
     return RerankRequest(call, fields.flag("return_documents") or False, fields.unknown())
+
+
+def read_truncate_prompt_tokens(call: RerankCall, fields: Fields) -> None:
+    """Read vLLM's way to ask for truncation: to so many tokens, or with -1 to what the model takes.
+
+    Raises:
+        InvalidRequest: a field has a wrong type or value.
+    """
+    tokens = fields.integer("truncate_prompt_tokens", -1)
+    side = fields.choice("truncation_side", TruncationSide)
+    if tokens is None:
+        return
+    if tokens == 0:
+        raise InvalidRequest("truncate_prompt_tokens is 0; send -1 or at least 1", "truncate_prompt_tokens")
+    call.sequence_tokens = None if tokens == -1 else tokens
+    call.truncate = call.truncate or (Truncate.START if side is TruncationSide.LEFT else Truncate.END)
 
 
 def common_members(fields: Fields, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import orjson
 
 from cluster.api.body import Fields, describe
 from cluster.api.documents import parse_documents, parse_text
-from cluster.api.jina import common_members
+from cluster.api.jina import common_members, read_truncate_prompt_tokens
 from cluster.api.openai import parse_timeout_s, parse_truncate
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall
 from cluster.config import Limits
@@ -58,6 +58,7 @@ def parse_score(body: Mapping[str, Any], headers: Mapping[str, str], limits: Lim
         param=param,
         **common_members(fields, headers),
     )
+    read_truncate_prompt_tokens(call, fields)
     return call, fields.unknown()
 
 

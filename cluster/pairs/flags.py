@@ -29,9 +29,10 @@ class FlagFormat:
             raise no_instruction()
         query = self._vocabulary.tokenize(pair.query)
         first = np.concatenate([self._before, query, self._between])
-        room = self._max_tokens - len(first) - len(self._after)
+        max_tokens = pair.most_tokens(self._max_tokens)
+        room = max_tokens - len(first) - len(self._after)
         if room < 1:
-            raise query_too_long(pair, len(first) + len(self._after), self._max_tokens)
+            raise query_too_long(pair, len(first) + len(self._after), max_tokens)
         return _BegunFlagPair(self._vocabulary, pair, first, self._after, room)
 
 

@@ -17,14 +17,20 @@ class Pair:
     Attributes:
         instruction: takes the place of the template's own.
         document_tokens: cap on the second text's own tokens.
+        max_tokens: cap on the whole pair, below the model's.
         query_param: request field of the first text, for errors.
     """
 
     query: str
     instruction: str | None = None
     document_tokens: int | None = None
+    max_tokens: int | None = None
     truncate: Truncate = Truncate.NONE
     query_param: str = "query"
+
+    def most_tokens(self, of_model: int) -> int:
+        """The longest that the pair may be."""
+        return of_model if self.max_tokens is None else min(of_model, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

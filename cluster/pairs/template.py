@@ -48,10 +48,11 @@ class TemplateFormat:
             raise no_instruction()
         instruction = self._instruction if pair.instruction is None else pair.instruction
         sections = self._sections(pair.query, instruction or "")
-        begun = _BegunTemplatePair.create(self._vocabulary, pair, sections, self._max_tokens)
+        max_tokens = pair.most_tokens(self._max_tokens)
+        begun = _BegunTemplatePair.create(self._vocabulary, pair, sections, max_tokens)
         without_document = len(begun.fill(""))
-        if without_document >= self._max_tokens:
-            raise query_too_long(pair, without_document, self._max_tokens)
+        if without_document >= max_tokens:
+            raise query_too_long(pair, without_document, max_tokens)
         return begun
 
     def _sections(self, query: str, instruction: str) -> list[_Section]:

@@ -41,7 +41,14 @@ async def score_pairs(stages: Stages, model: str, call: RerankCall, request: Req
     options = [
         TextOptions(
             PoolingType.RANK,
-            pair=Pair(query, call.instruction, call.document_tokens, truncate, call.query_param),
+            pair=Pair(
+                query,
+                call.instruction,
+                call.document_tokens,
+                call.sequence_tokens,
+                truncate,
+                call.query_param,
+            ),
         )
         for query in call.queries
     ]

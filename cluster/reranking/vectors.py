@@ -70,7 +70,10 @@ def _texts(stages: Stages, model: str, pooling: PoolingType, call: RerankCall, r
     truncate = call.truncate or model_config.truncate
     prompts = model_config.prompts if call.prompts else {}
     queries = TextOptions(pooling, prompt=prompts.get("query", ""))
-    documents = TextOptions(pooling, truncate, prompt=prompts.get("document", ""), content_tokens=call.document_tokens)
+    caps = [cap for cap in (call.document_tokens, call.sequence_tokens) if cap is not None]
+    documents = TextOptions(
+        pooling, truncate, prompt=prompts.get("document", ""), content_tokens=min(caps, default=None)
+    )
     return TextBatch(
         model,
         [*call.queries, *call.documents],

@@ -255,9 +255,29 @@ async def test_a_cap_on_documents_cuts_them_in_every_strategy(client: httpx.Asyn
         assert (result["tokens"], result["truncated_tokens"]) == (tokens, 3)
 
 
+@pytest.mark.parametrize(("tokens", "kept"), [(-1, 512), (40, 40), (9_999, 512)])
+async def test_vllms_clients_cut_pairs(client: httpx.AsyncClient, tokens: int, kept: int) -> None:
+    for path, names in (("/v1/rerank", ("query", "documents")), ("/score", ("text_1", "text_2"))):
+        body = {names[0]: "one", names[1]: ["word " * 600], "truncate_prompt_tokens": tokens}
+        answer = (await post(client, path, **body)).json()
+        assert answer["usage"]["total_tokens"] == kept
+    vectors = await post(
+        client, "/rerank", query="one", documents=["a b"], truncate_prompt_tokens=1, strategy="similarity"
+    )
+    assert vectors.json()["results"][0]["truncated_tokens"] == 1
+
+
+@pytest.mark.parametrize("direction", [("left", 1.0), ("right", 0.0)])
+async def test_vllms_clients_say_which_side_is_cut(client: httpx.AsyncClient, direction: tuple[str, float]) -> None:
+    documents = ["word " * 600 + "same " * 509]
+    body = {"query": "same", "documents": documents, "truncate_prompt_tokens": -1, "truncation_side": direction[0]}
+    assert (await post(client, "/rerank", **body)).json()["results"][0]["relevance_score"] == direction[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"documents": []}, "documents"),
         ({"documents": None}, "documents"),
         ({"documents": 123}, "documents"),
