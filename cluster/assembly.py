@@ -17,7 +17,7 @@ from cluster.batching.planning import MicroBatchSizes
 from cluster.config import EncoderConfig, PoolhouseConfig
 from cluster.engine import Engine, load_engine, load_vocabulary
 from cluster.engine.fake import fake_facts
-from cluster.errors import EngineError, ModelLoadError
+from cluster.errors import ModelLoadError
 from cluster.models import resolve
 from cluster.models.fingerprint import fingerprint, gguf_sha256
 from cluster.models.inspect import inspect_gguf
@@ -139,7 +139,4 @@ def _pair_tokens(config: PoolhouseConfig, model: str, facts: ModelFacts) -> int 
 
 
 def _engine_of(config: PoolhouseConfig, model: str) -> str:
-    kinds = {encoder.engine for encoder in config.encoders.values() if encoder.model == model}
-    if len(kinds) > 1:
-        raise EngineError(f"the model {model!r} has encoders with engine llama and fake; use one")
-    return kinds.pop()
+    return next(encoder.engine for encoder in config.encoders.values() if encoder.model == model)

@@ -215,6 +215,11 @@ class PoolhouseConfig(Strict):
                     f"encoders.{name}.model is {encoder.model!r}, which is not under models"
                     f"{nearest(encoder.model, self.models)}; models has: {', '.join(self.models)}"
                 )
+            if encoder.engine != (first := next(e for e in self.encoders.values() if e.model == encoder.model)).engine:
+                raise ValueError(
+                    f"encoders.{name}.engine is {encoder.engine!r} and another encoder of the model {encoder.model!r} has "
+                    f"{first.engine!r}; their vectors would not be the same, use one engine"
+                )
         used = {encoder.model for encoder in self.encoders.values()}
         for name in self.models:
             if name not in used:

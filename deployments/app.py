@@ -9,6 +9,7 @@ from ray.serve.config import RequestRouterConfig
 
 from cluster.config import Wiring, parse_config
 from deployments.encoder import Encoder
+from deployments.failures import failures_told
 from deployments.fast_mode import missing_fast_mode
 from deployments.ingress import Ingress
 from deployments.pooler import Pooler
@@ -31,7 +32,8 @@ def build(args: dict[str, Any]) -> Application:
     Raises:
         ConfigError: the configuration is not valid.
     """
-    config = parse_config(args)
+    with failures_told("the application"):
+        config = parse_config(args)
     for line in missing_fast_mode():
         logger.warning(line)
     ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", max_ongoing_requests=_INGRESS_ONGOING)

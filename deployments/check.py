@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from cluster.api.keys import KeyRing
 from cluster.config import EncoderConfig, PoolhouseConfig, Wiring, parse_config
 from cluster.errors import ConfigError, PoolhouseError, nearest
 from cluster.models import ModelReport, inspect_gguf, resolve, source_of
@@ -148,9 +149,31 @@ def _check_application(
     report.plan.append(f"application {name}: {config.wiring} wiring, deployments: {', '.join(deployments)}")
     for entry, options in given.items():
         _check_resources(entry, options, report)
+    _check_keys(config, report)
     facts, memory_bytes = _check_models(config, report, pull)
     report.plan += sizing_lines(deployments, given, memory_bytes)
     report.faults += contradictions(document, config, given, facts, folder)
+
+
+def _check_keys(config: PoolhouseConfig, report: Report) -> None:
+    variable = config.api_keys.environment
+    if variable is not None and variable not in os.environ:
+        report.notes.append(
+            f"api_keys.environment names the variable {variable}, which is not set here, so the keys are unchecked; "
+            "the server does not start without it"
+        )
+        return
+    try:
+        keys = KeyRing.load(config.api_keys)
+    except ConfigError as error:
+        report.faults.append(error.message)
+        return
+    for key_id, model in keys.models:
+        if model not in config.models:
+            report.faults.append(
+                f"api_keys: the key {key_id!r} may use {model!r}, which is not under models"
+                f"{nearest(model, config.models)}; models has: {', '.join(config.models)}"
+            )
 
 
 def deployment_names(config: PoolhouseConfig) -> list[str]:
@@ -214,7 +237,11 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[
             f"about {memory / 1e6:.0f} MB for each replica"
         )
     if facts.keys() == config.models.keys() and not report.faults:
-        routes = Router(config, facts).routes
+        try:
+            routes = Router(config, facts).routes
+        except ConfigError as error:
+            report.faults.append(error.message)
+            return facts, memory_bytes
         report.plan.append(f"  {len(routes)} routes: " + ", ".join(f"{model}/{pooling}" for model, pooling in routes))
     return facts, memory_bytes
 

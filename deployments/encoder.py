@@ -12,6 +12,7 @@ from cluster.live import EncoderSettings, parse_settings
 from cluster.telemetry.metrics import PENDING_TOKENS
 from cluster.telemetry.tracing import TRACING
 from cluster.types import TokenBatch, VectorBatch
+from deployments.failures import failures_told
 from deployments.reporting import Backlog, EncoderReport
 from deployments.stage import Stage
 
@@ -24,7 +25,8 @@ class Encoder(Stage):
         self._args = args
         self._name = name
         self._isolating = asyncio.Lock()
-        self._stage = load_encoder(config, name)
+        with failures_told(f"the encoder {name!r}"):
+            self._stage = load_encoder(config, name)
         self._report = EncoderReport(
             self._stage.load, lambda: self._stage.pending_tokens, self._stage.sizes.tokens_per_s
         )

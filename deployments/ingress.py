@@ -12,6 +12,7 @@ from cluster.config import Wiring, parse_config
 from cluster.pipeline import Pipeline
 from cluster.telemetry.metrics import QUEUED_TOKENS
 from deployments import wirings
+from deployments.failures import failures_told
 from deployments.reporting import BacklogReporter
 from deployments.stage import Stage
 
@@ -26,18 +27,20 @@ class Ingress(Stage):
         encoders: dict[str, DeploymentHandle] | None = None,
         pooler: DeploymentHandle | None = None,
     ) -> None:
-        config = parse_config(args)
-        if config.wiring is Wiring.SPLIT and tokenizer is not None and encoders is not None and pooler is not None:
-            self._wiring = await wirings.split(config, tokenizer, encoders, pooler)
-        else:
-            self._wiring = await wirings.fused(config)
-        self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
-        self._reporter = BacklogReporter(encoders, self._queued_tokens) if encoders is not None else None
-        self.start_reporting(self._set_gauges, config.tracing)
+        with failures_told("the Ingress"):
+            config = parse_config(args)
+            if config.wiring is Wiring.SPLIT and tokenizer is not None and encoders is not None and pooler is not None:
+                self._wiring = await wirings.split(config, tokenizer, encoders, pooler)
+            else:
+                self._wiring = await wirings.fused(config)
+            self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
+            self._reporter = BacklogReporter(encoders, self._queued_tokens) if encoders is not None else None
+            self.start_reporting(self._set_gauges, config.tracing)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the constructor has run."""
-        return create_application(self._pipeline, self._wiring.check_ready)
+        with failures_told("the HTTP application"):
+            return create_application(self._pipeline, self._wiring.check_ready)
 
     def _queued_tokens(self) -> dict[str, int]:
         return self._pipeline.stages.queued_tokens

@@ -12,6 +12,7 @@ from cluster.stages import ModelDescription
 from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch
+from deployments.failures import failures_told
 from deployments.stage import Stage
 
 
@@ -20,7 +21,8 @@ class Tokenizer(Stage):
 
     def __init__(self, args: dict[str, Any]) -> None:
         config = parse_config(args)
-        self._stage = load_tokenizer(config)
+        with failures_told("the Tokenizer"):
+            self._stage = load_tokenizer(config)
         self.start_reporting(tracing=config.tracing)
 
     async def describe(self) -> dict[str, ModelDescription]:

@@ -49,6 +49,7 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
     def add(
         path: str, method: str, handler: Handler, *, needs_key: bool = True, printer: PrintError = print_error
     ) -> None:
+        paths.listed.append(f"{method} {path.replace(':path}', '}')}")
         endpoint = _guarded(path, handler, keys if needs_key else None, printer)
         application.add_route(path, endpoint, methods=[method])
 
@@ -75,6 +76,8 @@ class _Paths:
         self._limits = pipeline.config.limits
         self._check_ready = check_ready
         self._started_s = int(time.time())
+        self.listed: list[str] = []
+        """Every path with its method, as ``GET /info`` names them."""
 
     async def embeddings(self, request: Request, context: RequestContext) -> Response:
         body = await read_body(request, self._limits)
@@ -125,7 +128,7 @@ class _Paths:
         return Response(format_model(self._pipeline, name, self._started_s), media_type="application/json")
 
     async def info(self, request: Request, context: RequestContext) -> Response:
-        return Response(format_info(self._pipeline, self._started_s), media_type="application/json")
+        return Response(format_info(self._pipeline, self._started_s, self.listed), media_type="application/json")
 
     async def health(self, request: Request, context: RequestContext) -> Response:
         await self._check_ready()
@@ -161,18 +164,22 @@ def _guarded(
             return await while_connected(request, lambda connected: handler(connected, context))
         except PoolhouseError as error:
             if error.status >= 500:
-                logger.warning("request %s: %s", context.request_id, error.message)
+                logger.warning("request %s%s: %s", context.request_id, _of(context.key), error.message)
             REFUSALS.labels(path, error.code).inc()
             return error_response(error, context.request_id, context.printer)
         except ClientDisconnect:
             REFUSALS.labels(path, "client_disconnected").inc()
             return error_response(InvalidRequest("the body ended early"), context.request_id, context.printer)
         except Exception:
-            logger.exception("request %s failed", context.request_id)
+            logger.exception("request %s%s failed", context.request_id, _of(context.key))
             REFUSALS.labels(path, "internal_error").inc()
             return Response(unexpected_body(context.request_id), 500, media_type="application/json")
 
     return endpoint
+
+
+def _of(key: ApiKey | None) -> str:
+    return "" if key is None else f" of the key {key.id!r}"
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -184,7 +191,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             f"{request.url.path} does not take {request.method}; it takes {allowed or 'another method'}"
         )
     elif status == 404:
-        known = NotFound(f"there is no path {request.url.path[:200]}; GET /info and the README list those that exist")
+        known = NotFound(f"there is no path {request.url.path[:200]}; GET /info lists those that exist")
     else:
         known = InvalidRequest(f"the request cannot be read: {error}")
     response = error_response(known, request.headers.get("x-request-id", ""))

@@ -67,6 +67,11 @@ class KeyRing:
             raise ConfigError("api_keys names a source without a single key, so nobody could use the server; add one")
         return cls(tuple(keys))
 
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """(key id, model) of every model that a key names."""
+        return [(key.id, model) for key in self._keys for model in key.models or ()]
+
     def authenticate(self, headers: Mapping[str, str]) -> ApiKey | None:
         """Return the key of a request, None where no keys are configured.
 

@@ -21,8 +21,8 @@ def format_model(pipeline: Pipeline, name: str, started_s: int) -> bytes:
     return orjson.dumps(_model(pipeline, name, started_s))
 
 
-def format_info(pipeline: Pipeline, started_s: int) -> bytes:
-    """Print the server's version, wiring, limits and models."""
+def format_info(pipeline: Pipeline, started_s: int, paths: list[str]) -> bytes:
+    """Print the server's version, wiring, limits, models and paths (``GET /info``)."""
     config = pipeline.config
     return orjson.dumps(
         {
@@ -31,6 +31,7 @@ def format_info(pipeline: Pipeline, started_s: int) -> bytes:
             "wiring": config.wiring,
             "default_model": config.default_model_name,
             "limits": config.limits.model_dump(),
+            "paths": paths,
             "models": [_model(pipeline, name, started_s) for name in config.models],
             "encoders": {
                 name: {"model": encoder.model, "weight": encoder.weight} for name, encoder in config.encoders.items()

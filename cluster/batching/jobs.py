@@ -15,7 +15,7 @@ from cluster.types import Float32, Int32, Lane, TokenBatch, VectorBatch, offsets
 _NO_VALUES: Float32 = np.zeros(0, dtype=np.float32)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One message in work. Whoever settles an item holds the encoder's lock.
 

@@ -20,7 +20,8 @@ _WINDOW_MICRO_BATCHES = 8
 _LEAST_SHARE_TOKENS = 64
 
 
-@dataclass(slots=True)
+# Entries are told apart by identity: comparing arrays in them is an error.
+@dataclass(slots=True, eq=False)
 class _Waiting:
     job: Job
     items: deque[int]

@@ -153,6 +153,11 @@ def test_encoder_of_an_unknown_model_names_the_nearest() -> None:
     )
 
 
+def test_encoders_of_one_model_have_one_engine() -> None:
+    [fault] = _faults(_with("encoders", "other", {"model": "m", "engine": "fake"}))
+    assert fault.startswith("encoders.other.engine is 'fake' and another encoder of the model 'm' has 'llama'")
+
+
 def test_model_without_an_encoder_is_refused() -> None:
     [fault] = _faults(_with("models", "idle", {"source": "i.gguf"}))
     assert fault == "models.idle is served by no encoder; add one under encoders or remove the model"

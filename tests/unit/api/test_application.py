@@ -217,6 +217,21 @@ class TestKeys:
         response = await guarded.post("/v1/embeddings", json=body, headers={"authorization": "Bearer beta"})
         assert response.status_code == status
 
+    async def test_a_failure_is_logged_with_the_id_of_the_key(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def encode(name: str, batch: TokenBatch) -> VectorBatch:
+            raise RuntimeError("broken")
+
+        file = tmp_path / "keys.json"
+        file.write_text(json.dumps(self.KEYS))
+        with local_pipeline(fake_config(api_keys={"file": str(file)}), encode=encode) as local:
+            async with http_client(local) as client:
+                response = await client.post("/embedding", json={"input": "a"}, headers={"x-api-key": "alpha"})
+        assert response.status_code == 500
+        assert "of the key 'all'" in caplog.text
+        assert "alpha" not in caplog.text
+
     async def test_keys_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TEST_KEYS", "ops:alpha")
         with local_pipeline(fake_config(api_keys={"environment": "TEST_KEYS"})) as local:

@@ -9,6 +9,8 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.bad_bodies import BAD_FIELDS, NO_OBJECT, NOT_JSON
+
 GOOD = {"input": ["The capital of China is Beijing.", [5, 6, 7]]}
 WITHIN_S = 2.0
 
@@ -35,99 +37,6 @@ def _check_error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
     assert set(error) >= {"message", "type", "param", "code"}
     assert 10 < len(error["message"]) < 4_000
     return error
-
-
-NOT_JSON = {
-    "NaN": b'{"input":NaN}',
-    "infinite": b'{"input":[1e400]}',
-    "minus infinite": b'{"embd_normalize":-1e400,"input":"a"}',
-    "10,000 nested lists": b'{"input":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
-    "10,000 open brackets": b"[" * 10_000,
-    "10,000 nested objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
-    "invalid UTF-8": b'{"input":"\xff\xfe"}',
-    "overlong UTF-8": b'{"input":"\xc0\xaf"}',
-    "surrogate in UTF-8": b'{"input":"\xed\xa0\x80"}',
-    "lone high surrogate": rb'{"input":"\ud800"}',
-    "lone low surrogate": rb'{"input":"a \udc00 b"}',
-    "lone surrogate in a name": rb'{"\ud800":1,"input":"a"}',
-    "raw NUL": b'{"input":"a\x00b"}',
-    "NUL bytes": b"\x00" * 100,
-    "byte order mark": b'\xef\xbb\xbf{"input":"a"}',
-    "truncated": b'{"input":["The capital of Chi',
-    "trailing comma": b'{"input":"a",}',
-    "two objects": b'{"input":"a"}{"input":"b"}',
-    "white space": b"   ",
-    "empty": b"",
-    "form": b"input=a",
-}
-
-NO_OBJECT = {"list": b'["a"]', "string": b'"a"', "number": b"3", "null": b"null", "boolean": b"true"}
-
-BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
-    ("no input", {}, "input"),
-    ("null input", {"input": None}, "input"),
-    ("empty list", {"input": []}, "input"),
-    ("empty string", {"input": ""}, "input"),
-    ("empty string in a list", {"input": ["a", ""]}, "input[1]"),
-    ("list of an empty list", {"input": [[]]}, "input[0]"),
-    ("boolean input", {"input": True}, "input"),
-    ("number input", {"input": 3}, "input"),
-    ("object input", {"input": {"a": 1}}, "input"),
-    ("boolean among ids", {"input": [5, True]}, "input"),
-    ("null among ids", {"input": [5, None]}, "input"),
-    ("fraction among ids", {"input": [5, 6.5]}, "input"),
-    ("10**30 among ids", {"input": [5, 1e30]}, "input"),
-    ("2**31 among ids", {"input": [5, 2**31]}, "input"),
-    ("2**63 among ids", {"input": [5, 2**63]}, "input"),
-    ("2**64 - 1 among ids", {"input": [5, 2**64 - 1]}, "input"),
-    ("-2**63 among ids", {"input": [5, -(2**63)]}, "input"),
-    ("negative id", {"input": [-1]}, "input"),
-    ("negative id in a list", {"input": [[5], [-1]]}, "input[1]"),
-    ("id outside the vocabulary", {"input": [50_000]}, "input"),
-    ("largest int32", {"input": [2**31 - 1]}, "input"),
-    ("id outside the vocabulary in a list of one", {"input": [[50_000]]}, "input[0]"),
-    ("id outside the vocabulary in a list of two", {"input": ["a", [50_000]]}, "input[1]"),
-    ("a list of one text that is too long", {"input": ["word " * 600]}, "input[0]"),
-    ("a text that is too long", {"input": "word " * 600}, "input"),
-    ("id outside the vocabulary in a mixed prompt", {"input": ["a", 50_000]}, "input"),
-    ("three levels", {"input": [[[5]]]}, "input[0]"),
-    ("number as model", {"input": "a", "model": 3}, "model"),
-    ("list as model", {"input": "a", "model": ["fake"]}, "model"),
-    ("unknown pooling", {"input": "a", "pooling": "max"}, "pooling"),
-    ("number as pooling", {"input": "a", "pooling": 1}, "pooling"),
-    ("upper-case pooling", {"input": "a", "pooling": "MEAN"}, "pooling"),
-    ("unknown encoding_format", {"input": "a", "encoding_format": "hex"}, "encoding_format"),
-    ("raw encoding_format", {"input": "a", "encoding_format": "raw"}, "encoding_format"),
-    ("unknown output_dtype", {"input": "a", "output_dtype": "float16"}, "output_dtype"),
-    ("dimensions 0", {"input": "a", "dimensions": 0}, "dimensions"),
-    ("negative dimensions", {"input": "a", "dimensions": -1}, "dimensions"),
-    ("too many dimensions", {"input": "a", "dimensions": 17}, "dimensions"),
-    ("2**31 - 1 dimensions", {"input": "a", "dimensions": 2**31 - 1}, "dimensions"),
-    ("2**63 dimensions", {"input": "a", "dimensions": 2**63}, "dimensions"),
-    ("10**30 dimensions", {"input": "a", "dimensions": 1e30}, "dimensions"),
-    ("fraction as dimensions", {"input": "a", "dimensions": 8.0}, "dimensions"),
-    ("boolean as dimensions", {"input": "a", "dimensions": True}, "dimensions"),
-    ("string as dimensions", {"input": "a", "dimensions": "8"}, "dimensions"),
-    ("string as embd_normalize", {"input": "a", "embd_normalize": "nan"}, "embd_normalize"),
-    ("embd_normalize -2", {"input": "a", "embd_normalize": -2}, "embd_normalize"),
-    ("embd_normalize -0.5", {"input": "a", "embd_normalize": -0.5}, "embd_normalize"),
-    ("embd_normalize 1e-300", {"input": "a", "embd_normalize": 1e-300}, "embd_normalize"),
-    ("embd_normalize 1e300", {"input": "a", "embd_normalize": 1e300}, "embd_normalize"),
-    ("boolean as embd_normalize", {"input": "a", "embd_normalize": True}, "embd_normalize"),
-    ("unknown truncate", {"input": "a", "truncate": "middle"}, "truncate"),
-    ("number as truncate", {"input": "a", "truncate": 1}, "truncate"),
-    ("unknown input_type", {"input": "a", "input_type": "nothing"}, "input_type"),
-    ("list as prompt_name", {"input": "a", "prompt_name": ["query"]}, "prompt_name"),
-    ("string as parse_special", {"input": "a", "parse_special": "yes"}, "parse_special"),
-    ("unknown lane", {"input": "a", "lane": "express"}, "lane"),
-    ("timeout 0", {"input": "a", "timeout_s": 0}, "timeout_s"),
-    ("string as strict", {"input": "a", "strict": "true"}, "strict"),
-    ("unknown field and strict", {"input": "a", "poling": "cls", "strict": True}, "poling"),
-    ("10 MB as model", {"input": "a", "model": "m" * 10_000_000}, "model"),
-    ("10 MB as pooling", {"input": "a", "pooling": "mean" * 2_500_000}, "pooling"),
-    ("10 MB as input_type", {"input": "a", "input_type": "query" * 2_000_000}, "input_type"),
-    ("10 MB as a strict unknown field", {"input": "a", "x" * 10_000_000: 1, "strict": True}, "x" * 60),
-]
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding", "/tokenize", "/detokenize"])

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Any
 
 import httpx
 import pytest
 
-from cluster.calls import Input
-from cluster.types import PoolingType
+from tests.support.mixed_requests import mixed_requests
 from tests.support.pipelines import VOCABULARY_SIZE, fake_config, http_client, local_pipeline
 
 REQUESTS = 200
-WORDS = [f"word{number}" for number in range(300)]
-
-
-def _item(chance: random.Random) -> Input:
-    length = chance.choice([1, 3, 20, 100, 400])
-    kind = chance.randrange(3)
-    if kind == 0:
-        return " ".join(chance.choices(WORDS, k=length))
-    if kind == 1:
-        return [chance.randrange(VOCABULARY_SIZE) for _ in range(length)]
-    mixed: list[str | int] = [chance.randrange(VOCABULARY_SIZE), " ".join(chance.choices(WORDS, k=length))]
-    return mixed
-
-
-def _request(chance: random.Random, number: int) -> tuple[str, dict[str, Any]]:
-    pooling = list(PoolingType)[number % len(PoolingType)]
-    items = [_item(chance) for _ in range(chance.choice([1, 1, 1, 2, 12]))]
-    body: dict[str, Any] = {"input": items, "pooling": pooling.value}
-    if chance.random() < 0.3:
-        body["encoding_format"] = "base64"
-    if chance.random() < 0.3:
-        body["lane"] = chance.choice(["interactive", "bulk"])
-    if chance.random() < 0.3 and pooling is not PoolingType.RANK:
-        body["dimensions"] = chance.choice([4, 8])
-    return chance.choice(["/v1/embeddings", "/v1/embeddings", "/embedding"]), body
 
 
 async def _ask(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> bytes:
@@ -49,8 +22,7 @@ async def _ask(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> by
 
 @pytest.mark.parametrize("message_tokens", [8192, 300])
 async def test_every_answer_belongs_to_its_text(message_tokens: int) -> None:
-    chance = random.Random(7)
-    requests = [_request(chance, number) for number in range(REQUESTS)]
+    requests = mixed_requests(REQUESTS, seed=7)
     config = fake_config(batching={"message_tokens": message_tokens, "message_items": 16, "outstanding": 1})
     with local_pipeline(config) as local:
         async with http_client(local) as client:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,3 +65,25 @@ async def test_an_unknown_model_names_those_that_exist(client: httpx.AsyncClient
     assert (error["code"], error["param"]) == ("model_not_found", "model")
     assert "models here: fake, short" in error["message"]
     assert len(error["message"]) < 1_000
+
+
+async def test_info_lists_every_path_that_the_readme_names(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/info")).json()["paths"]
+    assert len(listed) == len(set(listed))
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("\n## Endpoints\n")[2].partition("\n## ")[0]
+    named = {
+        spelled.split()[-1]
+        for row in re.findall(r"^\|(.+?)\|", table, flags=re.MULTILINE)
+        for spelled in re.findall(r"`(.+?)`", row)
+    }
+    assert named
+    assert named <= {entry.split()[1] for entry in listed}
+
+
+async def test_every_listed_path_answers(client: httpx.AsyncClient) -> None:
+    for entry in (await client.get("/info")).json()["paths"]:
+        method, path = entry.split()
+        response = await client.request(method, path.replace("{model}", "fake"), json={} if method == "POST" else None)
+        # An empty body is a bad request, which only a path that is there says.
+        assert response.status_code in ((400, 422) if method == "POST" else (200,)), entry

@@ -1,0 +1,157 @@
+"""``serve run`` as a user starts it, with every process that it starts known by a mark and gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+_MARK = "POOLHOUSE_TEST_RUN"
+_POLL_S = 0.05
+_END_WITHIN_S = 40.0
+
+
+@dataclass(slots=True)
+class ServeRun:
+    """A running ``serve run``.
+
+    Attributes:
+        url: where HTTP answers once the applications are there.
+        output: the file that standard output and error go to.
+    """
+
+    url: str
+    output: Path
+    process: subprocess.Popen[bytes]
+    mark: str
+
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def replicas(self) -> dict[int, str]:
+        """Process ids of the living replicas, with the names that Ray gives them."""
+        return {pid: title for pid, title in self._processes().items() if title.startswith("ray::ServeReplica")}
+
+    def wait_for(self, condition: Callable[[], bool], within_s: float) -> None:
+        """Wait until ``condition`` holds; fail with what was printed if it does not, or if the process has ended."""
+        ends_s = time.monotonic() + within_s
+        while not condition():
+            assert self.process.poll() is None, f"serve run ended early:\n{self.printed()[-4_000:]}"
+            assert time.monotonic() < ends_s, (
+                f"not within {within_s:g} s; serve run printed:\n{self.printed()[-4_000:]}"
+            )
+            time.sleep(_POLL_S)
+
+    def end(self) -> None:
+        """Press Ctrl-C; fail if anything is left of it."""
+        self.process.send_signal(signal.SIGINT)
+        ends_s = time.monotonic() + _END_WITHIN_S
+        while (self.process.poll() is None or self._processes()) and time.monotonic() < ends_s:
+            time.sleep(_POLL_S)
+        left = self._processes()
+        self.kill()
+        assert not left, f"still there {_END_WITHIN_S:g} s after Ctrl-C: {left}"
+
+    def kill(self) -> None:
+        """End whatever is left, without manners."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _processes(self) -> dict[int, str]:
+        found: dict[int, str] = {}
+        mark = f"{_MARK}={self.mark}".encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                    # A process that has ended and was not waited for yet has no command line.
+                    if title:
+                        found[int(entry.name)] = title
+        return found
+
+
+@contextlib.contextmanager
+def serve_run(directory: Path, applications: list[dict[str, Any]]) -> Iterator[ServeRun]:
+    """Run ``serve run`` over a configuration of these applications, in the environment that ``make serve`` sets."""
+    http, metrics, stats = _free_ports(3)
+    document = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": http, "request_timeout_s": 330},
+        "applications": applications,
+    }
+    file = directory / "config.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    mark = uuid.uuid4().hex
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= _environment_file(ROOT / "configs" / "serve.env")
+    environment |= {
+        _MARK: mark,
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.01",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+    }
+    output = directory / "printed.txt"
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]
+    with (
+        output.open("wb") as written,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT) as process,
+    ):
+        run = ServeRun(f"http://127.0.0.1:{http}", output, process, mark)
+        try:
+            yield run
+            run.end()
+        finally:
+            run.kill()
+
+
+def application(name: str, route_prefix: str, args: dict[str, Any], deployments: list[str]) -> dict[str, Any]:
+    """One Poolhouse application whose deployments ask for next to nothing and end at once."""
+    return {
+        "name": name,
+        "route_prefix": route_prefix,
+        "import_path": "deployments.app:build",
+        "args": args,
+        "deployments": [
+            {
+                "name": deployment,
+                "num_replicas": 1,
+                "max_ongoing_requests": 10_000,
+                "graceful_shutdown_timeout_s": 1,
+                "graceful_shutdown_wait_loop_s": 0.1,
+                "ray_actor_options": {"num_cpus": 0.01},
+            }
+            for deployment in deployments
+        ],
+    }
+
+
+def _environment_file(path: Path) -> dict[str, str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
