@@ -60,7 +60,6 @@ def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None
             mark,
             vocabulary,
             context_tokens=min(contexts) if contexts else None,
-            pair_tokens=_pair_tokens(config, name, facts),
         )
     return Tokenizer(models)
 
@@ -129,13 +128,6 @@ def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_typ
             )
     for tokenized in tokenizer.models.values():
         tokenized.vocabulary.close()
-
-
-def _pair_tokens(config: PoolhouseConfig, model: str, facts: ModelFacts) -> int | None:
-    """The longest pair that every encoder of a causal model takes: llama.cpp's rank graph pools within one micro-batch."""
-    encoders = [encoder for encoder in config.encoders.values() if encoder.model == model]
-    ranking = [encoder for encoder in encoders if encoder.pooling is None or PoolingType.RANK in encoder.pooling]
-    return min((encoder.most_micro_batch_tokens for encoder in ranking), default=None) if facts.causal else None
 
 
 def _engine_of(config: PoolhouseConfig, model: str) -> str:

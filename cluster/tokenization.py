@@ -98,13 +98,8 @@ class TokenizedModel:
         fingerprint: str,
         vocabulary: Vocabulary,
         context_tokens: int | None = None,
-        pair_tokens: int | None = None,
     ) -> TokenizedModel:
-        """Settle the end token and the longest sequence from the model's and the configuration's word on them.
-
-        Args:
-            pair_tokens: the longest pair, where it is shorter than the longest sequence.
-        """
+        """Settle the end token and the longest sequence from the model's and the configuration's word on them."""
         suffix = vocabulary.suffix
         if config.append_eos is True and vocabulary.eos >= 0 and (not suffix or suffix[-1] != vocabulary.eos):
             suffix = (*suffix, vocabulary.eos)
@@ -112,7 +107,7 @@ class TokenizedModel:
             suffix = ()
         lengths = (facts.context_tokens, config.max_tokens, context_tokens)
         max_tokens = min(length for length in lengths if length is not None)
-        pairs = pair_format(vocabulary, min(max_tokens, pair_tokens or max_tokens), append_eos=config.append_eos)
+        pairs = pair_format(vocabulary, max_tokens, append_eos=config.append_eos)
         return cls(name, config, facts, fingerprint, vocabulary, max_tokens, pairs, suffix)
 
 

@@ -31,8 +31,14 @@ pytestmark = [
 def local() -> Iterator[LocalPipeline]:
     config = parse_config(
         {
-            "models": {"zero": {"source": str(MODEL)}},
-            "encoders": {"zero": {"model": "zero", "pooling": ["rank"], "micro_batch_tokens": 256}},
+            "models": {
+                "zero": {"source": str(MODEL)},
+                "segments": {"source": str(MODEL), "token_types": "segments"},
+            },
+            "encoders": {
+                "zero": {"model": "zero", "pooling": ["rank"], "micro_batch_tokens": 256},
+                "segments": {"model": "segments", "pooling": ["rank"], "micro_batch_tokens": 256},
+            },
         }
     )
     with local_pipeline(config) as opened:
@@ -46,7 +52,7 @@ async def _scores(local: LocalPipeline, model: str, firsts: list[str], seconds: 
     return np.asarray([entry["score"] for entry in answer.json()["data"]])
 
 
-@pytest.mark.parametrize(("model", "column"), [("zero", "logit")])
+@pytest.mark.parametrize(("model", "column"), [("zero", "logit"), ("segments", "logit_with_token_types")])
 async def test_logits_are_pytorchs(local: LocalPipeline, model: str, column: str) -> None:
     with REFERENCE.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

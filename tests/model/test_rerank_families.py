@@ -70,8 +70,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     encoder = {"micro_batch_tokens": 256, "threads": 1, "flash_attention": "off"}
     config = parse_config(
         {
-            "models": {name: {"source": str(reference.path)} for name, reference in references.items()},
-            "encoders": {name: {"model": name, **encoder} for name in references},
+            "models": {
+                **{name: {"source": str(reference.path)} for name, reference in references.items()},
+                "bert-segments": {"source": str(references["bert"].path), "token_types": "segments"},
+            },
+            "encoders": {name: {"model": name, **encoder} for name in (*references, "bert-segments")},
         }
     )
     vocabularies = {name: LlamaVocabulary(reference.path) for name, reference in references.items()}
@@ -119,6 +122,32 @@ async def test_all_families_at_once_do_not_mix(served: Served) -> None:
         )
     for model, scores in zip(RERANKERS * 3, got, strict=True):
         np.testing.assert_allclose(scores, served.scores(model, query, documents)[:, 0], rtol=0, atol=TOLERANCE)
+
+
+async def test_the_second_text_of_a_bert_pair_may_have_its_own_token_type(served: Served) -> None:
+    random = np.random.default_rng(6)
+    query, documents = text(random, 4), [text(random, 10) for _ in range(5)]
+    first = 2 + len(served.vocabularies["bert"].tokenize(query))
+    expected = []
+    for document in documents:
+        ids = served.ids("bert", query, document)
+        types = [int(position >= first) for position in range(len(ids))]
+        expected.append(served.references["bert"].score(ids, types)[0])
+    async with http_client(served.local) as client:
+        scores = await ranked(client, model="bert-segments", query=query, documents=documents)
+        untyped = await ranked(client, model="bert", query=query, documents=documents)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE)
+    assert np.abs(scores - untyped).max() > 20 * TOLERANCE
+
+
+async def test_a_causal_pair_may_be_longer_than_a_micro_batch(served: Served) -> None:
+    document = text(np.random.default_rng(7), 230)
+    assert len(served.ids("qwen3", "paris", document)) > 256
+    async with http_client(served.local) as client:
+        scores = await ranked(client, model="qwen3", query="paris", documents=[document, "a city"])
+    np.testing.assert_allclose(
+        scores, served.scores("qwen3", "paris", [document, "a city"])[:, 0], rtol=0, atol=TOLERANCE
+    )
 
 
 async def test_qwen3s_probability_is_not_squashed_again(served: Served) -> None:
