@@ -69,6 +69,13 @@ lock: $(VENV)/.test ## Write the hash-locked requirements anew from pyproject.to
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header pyproject.toml --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 
+.PHONY: pictures
+pictures: $(VENV)/.serve ## Draw the pictures of docs/pooling.md again; PAIRS names the STS-B development split
+	@test -n "$(PAIRS)" || { echo "Give the file: make pictures PAIRS=stsb-en-dev.csv" >&2; exit 1; }
+	$(BIN)/poolhouse compare --data "$(PAIRS)" --report build/report
+	cp build/report/{intervals,scatter,heatmaps,tsne}.png docs/images/
+	$(BIN)/poolhouse tokens --png docs/images/tokens.png "The capital of China is Beijing."
+
 .PHONY: autoscaling
 autoscaling: $(VENV)/.test ## Measure a step of load on this machine; writes docs/autoscaling.png
 	$(BIN)/python -m benchmarks.autoscaling --picture docs/autoscaling.png

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.cli.models import DEFAULT_SOURCE
+from cluster.cli.arguments import Subparsers, add_command, add_model_arguments, open_source, positive
 from cluster.errors import InvalidRequest
 from cluster.types import PoolingType
 
 if TYPE_CHECKING:
     from cluster.evaluation.comparison import ValidationSet
-    from cluster.evaluation.sources import HiddenStateSource
 
 _EXAMPLES = """examples:
   poolhouse compare --data pairs.csv
@@ -32,17 +31,15 @@ data:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], help_text: str) -> None:
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser], help_text: str) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "compare", help=help_text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = add_command(subparsers, "compare", help_text, _EXAMPLES)
     data = parser.add_argument_group("validation set (at least one)")
     data.add_argument("--data", type=Path, metavar="PAIRS", help="pairs of texts with a score")
     data.add_argument("--labels", type=Path, metavar="LABELS", help="texts with a label")
     data.add_argument("--retrieval", type=Path, nargs=3, metavar=("CORPUS", "QUERIES", "QRELS"), help="a search task")
     data.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and say which")
-    add_source_arguments(parser)
+    add_model_arguments(parser)
     method = parser.add_argument_group("method")
     method.add_argument(
         "--pooling", type=_pooling_types, default=(), metavar="LIST", help="compare only these, as in mean,last"
@@ -52,55 +49,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     method.add_argument("--document-prompt", default="", help="set before every document")
     method.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: %(default)s)")
     method.add_argument("--seed", type=int, default=0, help="of all chance (default: %(default)s)")
-    method.add_argument("--neighbours", type=_positive, default=5, help="that vote on a label (default: %(default)s)")
+    method.add_argument("--neighbours", type=positive, default=5, help="that vote on a label (default: %(default)s)")
     method.add_argument(
-        "--recall-depth", type=_positive, default=10, metavar="K", help="recall@K (default: %(default)s)"
+        "--recall-depth", type=positive, default=10, metavar="K", help="recall@K (default: %(default)s)"
     )
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write report.html and pictures there")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
-
-
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where hidden states come from."""
-    source = parser.add_argument_group("model")
-    place = source.add_mutually_exclusive_group()
-    place.add_argument("--local", action="store_true", help="encode in this process (the default)")
-    place.add_argument("--url", help="ask a server")
-    source.add_argument(
-        "--model",
-        help=f"local: path, hf://… or package:… (default: {DEFAULT_SOURCE}); of a server: its name (default: the first)",
-    )
-    source.add_argument("--quantisation", choices=("f16", "f32", "q8_0"), default="f16", help="of a packaged model")
-    source.add_argument("--append-eos", action="store_true", help="close every text with the end token (local only)")
-    source.add_argument("--threads", type=_positive, help="CPU threads (local only; default: all)")
-    source.add_argument("--api-key", help="of the server")
-
-
-def open_source(options: argparse.Namespace) -> HiddenStateSource:
-    """Open the source that the arguments name.
-
-    Raises:
-        InvalidRequest: the arguments contradict each other.
-        PoolhouseError: the model does not load, or the server does not answer.
-    """
-    if options.url is not None:
-        if options.append_eos or options.threads is not None:
-            raise InvalidRequest("--append-eos and --threads are for a local model; leave them out, or leave out --url")
-        from cluster.evaluation.server import ServerModel
-
-        return ServerModel.connect(options.url, options.model, options.api_key)
-    if options.api_key is not None:
-        raise InvalidRequest("--api-key is for a server; give its --url, or leave it out")
-    from cluster.config import ModelConfig
-    from cluster.evaluation.local import LocalModel
-
-    config = ModelConfig(
-        source=options.model or DEFAULT_SOURCE,
-        quantisation=options.quantisation,
-        append_eos=True if options.append_eos else None,
-    )
-    return LocalModel.load(config, threads=options.threads)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -175,9 +130,3 @@ def _pooling_types(text: str) -> tuple[PoolingType, ...]:
         return tuple(PoolingType(name.strip()) for name in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(PoolingType)}, joined by commas") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -16,7 +16,12 @@ COMMANDS = (
     ("bench", "cluster.cli.bench", "measure servers: throughput, latency, CPU time"),
     ("check", "cluster.cli.check", "check a configuration file and print the plan"),
     ("compare", "cluster.cli.compare", "compare pooling types on your own data"),
+    ("completion", "cluster.cli.completion", "print a script that completes the command in a shell"),
+    ("embed", "cluster.cli.embed", "embed the texts of a file or of standard input"),
     ("models", "cluster.cli.models", "list, pull or inspect models"),
+    ("rerank", "cluster.cli.rerank", "rank documents for a query"),
+    ("similarity", "cluster.cli.similarity", "print the cosines of texts"),
+    ("tokenize", "cluster.cli.tokenize", "show a text's tokens and their ids"),
     ("tokens", "cluster.cli.tokens", "show a text's tokens and their vectors"),
 )
 
@@ -25,15 +30,28 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """Build the parser; only the sub-command that is asked for gets its arguments."""
+_EPILOG = """exit codes:
+  0    well
+  1    done, but faults were found: bad lines, a configuration that cannot be served
+  2    an error; a sentence on standard error says what to do
+  130  interrupted
+
+poolhouse COMMAND --help shows arguments and examples. poolhouse completion --help sets up a shell's completion.
+"""
+
+
+def build_parser(command: str | None, *, everything: bool = False) -> argparse.ArgumentParser:
+    """Build the parser; only the sub-command that is asked for gets its arguments, unless ``everything`` is wanted."""
     parser = argparse.ArgumentParser(
-        prog="poolhouse", description="Embeddings and reranking from GGUF models, routed by pooling type."
+        prog="poolhouse",
+        description="Embeddings and reranking from GGUF models, routed by pooling type.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"poolhouse {version('poolhouse')}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module, help_text in COMMANDS:
-        if name == command:
+        if everything or name == command:
             importlib.import_module(module).add_parser(subparsers, help_text)
         else:
             subparsers.add_parser(name, help=help_text)
@@ -45,9 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = next((argument for argument in given if not argument.startswith("-")), None)
     options = build_parser(command).parse_args(given)
+    code = _run(options)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            print(f"poolhouse: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return code or EXIT_ERROR
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
-        sys.stdout.flush()
     except PoolhouseError as error:
         print(f"poolhouse: {error.message}", file=sys.stderr)
         return EXIT_ERROR
@@ -55,8 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("poolhouse: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (a pager was closed). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone (a pager was closed).
+        return EXIT_ERROR
+    except OSError as error:
+        print(f"poolhouse: {error}; free space, or correct the path or its permissions", file=sys.stderr)
         return EXIT_ERROR
     return code
 

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from cluster.cli.compare import add_source_arguments, open_source
+from cluster.cli.arguments import Subparsers, add_command, add_model_arguments, open_source
 from cluster.errors import InvalidRequest
 
 _EXAMPLES = """examples:
@@ -18,13 +18,11 @@ _EXAMPLES = """examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], help_text: str) -> None:
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser], help_text: str) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "tokens", help=help_text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = add_command(subparsers, "tokens", help_text, _EXAMPLES)
     parser.add_argument("text", help="the text; - reads it from standard input")
-    add_source_arguments(parser)
+    add_model_arguments(parser)
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the table as a picture, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)

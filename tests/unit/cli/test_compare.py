@@ -105,3 +105,17 @@ def test_an_argument_of_a_wrong_form_ends_with_usage(
         parse(*arguments)
     assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_live_server_gives_the_same_figures_as_the_model_in_this_process(
+    url: str, pairs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LocalModel, "load", lambda config, threads: LocalModel.fake())
+    answers = []
+    for place in (["--local"], ["--url", url]):
+        assert run("--data", pairs, "--resamples", "100", "--json", *place) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    local, remote = (answer["tasks"][0]["metrics"]["spearman"] for answer in answers)
+    assert answers[0]["recommendation"]["pooling"] == answers[1]["recommendation"]["pooling"]
+    for pooling, figure in local.items():
+        assert remote[pooling]["value"] == pytest.approx(figure["value"], abs=2e-4)

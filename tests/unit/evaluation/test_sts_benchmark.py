@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from cluster.assembly import load_encoder, load_tokenizer
+from cluster.api.application import create_application
+from cluster.client import Client
 from cluster.config import ModelConfig, parse_config
 from cluster.errors import ModelLoadError
 from cluster.evaluation.comparison import Comparison, ValidationSet, compare
-from cluster.evaluation.data import read_pairs
+from cluster.evaluation.data import ScoredPairs, read_pairs
 from cluster.evaluation.local import LocalModel
+from cluster.evaluation.server import ServerModel
 from cluster.evaluation.spaces import VECTOR_POOLING_TYPES
 from cluster.evaluation.tasks import Settings
 from cluster.models import source_of
-from cluster.pooling import normalize
-from cluster.tokenization import TextBatch, TextOptions
-from cluster.types import Float32, PoolingType, RequestFacts
+from cluster.types import Float32, PoolingType
+from tests.support.pipelines import local_pipeline
+from tests.support.servers import served
 
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "data" / "stsb-en-dev.csv"
 SOURCE = "package:all-minilm-l6-v2"
 SERVED_PAIRS = 150
 
-pytestmark = pytest.mark.model
+# Encoding the split takes seconds on an idle machine and minutes on one that is busy with other tests.
+pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -55,40 +59,48 @@ def test_mean_is_recommended_and_the_figures_are_those_measured_before(compariso
     assert comparison.recommendation.tied == ()
 
 
-def test_vectors_and_spearman_are_those_of_the_encoder_that_serves(comparison: Comparison) -> None:
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    config = parse_config({"models": {"m": {"source": SOURCE}}, "encoders": {"e": {"model": "m"}}})
+    with local_pipeline(config) as local, served(create_application(local.pipeline, local.check_ready)) as found:
+        yield found
+
+
+def test_vectors_and_spearman_are_those_of_a_live_server(comparison: Comparison, url: str) -> None:
+    pairs = served_pairs(comparison)
+    texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
+    places = {text: position for position, text in enumerate(texts)}
+    index = comparison.spaces.index
+    with Client(url) as client:
+        for pooling in VECTOR_POOLING_TYPES:
+            vectors = client.embed(texts, pooling=pooling)
+            space = comparison.spaces.vectors[pooling]
+            cosines = np.einsum("ij,ij->i", space[comparison.spaces.rows(texts)], vectors, dtype=np.float64)
+            assert cosines.min() >= 1 - 1e-6
+            theirs = spearman_of(vectors, pairs, places)
+            assert spearman_of(space, pairs, index) == pytest.approx(theirs, abs=2e-4)
+
+
+def test_a_comparison_by_url_finds_the_same(comparison: Comparison, url: str) -> None:
+    pairs = served_pairs(comparison)
+    source = ServerModel.connect(url)
+    try:
+        found = compare(source, ValidationSet(pairs), Settings(resamples=100))
+    finally:
+        source.close()
+    assert found.recommendation.pooling is PoolingType.MEAN
+    for pooling, estimate in found.tasks[0].deciding.estimates.items():
+        ours = spearman_of(comparison.spaces.vectors[pooling], pairs, comparison.spaces.index)
+        assert estimate.value == pytest.approx(ours, abs=2e-4)
+
+
+def served_pairs(comparison: Comparison) -> ScoredPairs:
     pairs = comparison.data.pairs
     assert pairs is not None
-    first, second = pairs.first[:SERVED_PAIRS], pairs.second[:SERVED_PAIRS]
-    texts = list(dict.fromkeys([*first, *second]))
-    rows = comparison.spaces.rows(texts)
-    for pooling, served in serve(texts).items():
-        space = comparison.spaces.vectors[pooling]
-        assert np.einsum("ij,ij->i", space[rows], served, dtype=np.float64).min() >= 1 - 1e-6
-        places = {text: position for position, text in enumerate(texts)}
-        theirs = spearman_of(served, [places[t] for t in first], [places[t] for t in second], pairs.scores)
-        index = comparison.spaces.index
-        ours = spearman_of(space, [index[t] for t in first], [index[t] for t in second], pairs.scores)
-        assert ours == pytest.approx(theirs, abs=2e-4)
+    return ScoredPairs(pairs.first[:SERVED_PAIRS], pairs.second[:SERVED_PAIRS], pairs.scores[:SERVED_PAIRS])
 
 
-def spearman_of(vectors: Float32, first: list[int], second: list[int], scores: Float32) -> float:
+def spearman_of(vectors: Float32, pairs: ScoredPairs, places: Mapping[str, int]) -> float:
+    first, second = ([places[text] for text in texts] for texts in (pairs.first, pairs.second))
     cosines = np.einsum("ij,ij->i", vectors[first], vectors[second])
-    return float(stats.spearmanr(cosines, scores[: len(first)]).statistic)
-
-
-def serve(texts: list[str]) -> dict[PoolingType, Float32]:
-    """Each pooling type's vectors by the stages of the server, each text with each pooling type in one message."""
-    config = parse_config({"models": {"m": {"source": SOURCE}}, "encoders": {"e": {"model": "m"}}})
-    tokenizer, encoder = load_tokenizer(config), load_encoder(config, "e")
-    found: dict[PoolingType, Float32] = {}
-    try:
-        for pooling in VECTOR_POOLING_TYPES:
-            batch = TextBatch("m", list(texts), [0] * len(texts), [TextOptions(pooling)], [RequestFacts("test")])
-            result = encoder.submit(tokenizer.tokenize(batch)).result()
-            assert not result.errors
-            found[pooling] = normalize(np.concatenate([result.rows(i) for i in range(len(texts))]), 2)
-    finally:
-        encoder.close()
-        for model in tokenizer.models.values():
-            model.vocabulary.close()
-    return found
+    return float(stats.spearmanr(cosines, pairs.scores).statistic)
