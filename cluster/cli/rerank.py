@@ -7,14 +7,26 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from cluster.cli.arguments import API_KEY_VARIABLE, Subparsers, add_command, open_client, positive
+from cluster.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_model_arguments,
+    check_place,
+    local_config,
+    open_client,
+    positive,
+)
 from cluster.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cluster.cli.embedding.records import Record
+    from cluster.client import Client
 
 _FAULT = 1
 _EXAMPLES = """examples:
+  poolhouse rerank "What is gravity?" documents.txt --model reranker.gguf
   poolhouse rerank "What is gravity?" documents.txt --url http://127.0.0.1:8000 --top-n 5
   poolhouse rerank "What is gravity?" articles.csv --column body --json --url http://127.0.0.1:8000
   grep -i force notes.txt | poolhouse rerank "What is gravity?" --url http://127.0.0.1:8000 --model reranker
@@ -39,23 +51,21 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser], help_text: str) 
     parser.add_argument("--instruction", help="for models whose template takes one")
     parser.add_argument("--raw-scores", action="store_true", help="leave out the activation")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    server = parser.add_argument_group("server")
-    server.add_argument("--url", required=True, help="as in http://127.0.0.1:8000")
-    server.add_argument("--model", help="its name on the server (default: the server's)")
-    server.add_argument("--api-key", help=f"default: the variable {API_KEY_VARIABLE}")
+    add_model_arguments(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_place(options)
     good, bad = _read(options)
     if not good:
         raise InvalidRequest("there is no document to rank; give at least one line that is not empty")
-    with open_client(options) as client:
+    with _client(options) as client:
         ranking = client.rerank(
             options.query,
             [record.text for record in good],
             top_n=options.top_n,
-            model=options.model,
+            model=options.model if options.url is not None else None,
             instruction=options.instruction,
             strategy=options.strategy,
             raw_scores=True if options.raw_scores else None,
@@ -72,6 +82,15 @@ def _run(options: argparse.Namespace) -> int:
         for line, score, text in rows:
             print(f"{score:10.4f}  {line:>6}  {' '.join(text.split())}")
     return _FAULT if bad or ranking.errors else 0
+
+
+def _client(options: argparse.Namespace) -> AbstractContextManager[Client]:
+    if options.url is not None:
+        return open_client(options)
+    # Imported late: a server needs none of it here.
+    from cluster.cli.in_process import in_process_client
+
+    return in_process_client(local_config(options))
 
 
 def _read(options: argparse.Namespace) -> tuple[list[Record], int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.api.application import create_application
-from cluster.cli import embed, tokenize
+from cluster.cli import embed, rerank, tokenize
 from cluster.config import PoolhouseConfig
 from tests.support.pipelines import fake_config, local_pipeline
 from tests.support.servers import served
@@ -25,5 +25,5 @@ def local_fake(monkeypatch: pytest.MonkeyPatch) -> None:
         args = fake_config()
         return PoolhouseConfig(models={"fake": args.models["fake"]}, encoders={"wide": args.encoders["wide"]})
 
-    for module in (embed, tokenize):
+    for module in (embed, rerank, tokenize):
         monkeypatch.setattr(module, "local_config", config)

@@ -60,3 +60,17 @@ def test_no_documents_are_an_error(reranker: str, tmp_path: Path, capsys: pytest
     empty.touch()
     assert main(["rerank", "abc", str(empty), "--url", reranker]) == 2
     assert "there is no document to rank" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("local_fake")
+@pytest.mark.parametrize("strategy", ["cross_encoder", "late_interaction", "similarity"])
+def test_the_model_in_this_process_ranks_as_a_server_does(
+    strategy: str, url: str, documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for place in (["--local"], ["--url", url]):
+        assert main(["rerank", "abc", str(documents), "--json", "--strategy", strategy, *place]) == 1
+        answers.append(json.loads(capsys.readouterr().out))
+    assert [result["line"] for result in answers[0]["results"]] == [result["line"] for result in answers[1]["results"]]
+    for ours, theirs in zip(answers[0]["results"], answers[1]["results"], strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
