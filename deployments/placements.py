@@ -62,6 +62,11 @@ class Placements:
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
 
+    def close(self) -> None:
+        """End the probes."""
+        for probe in self._probes:
+            probe.cancel()
+
     async def _watch(self, name: str, replica: Any) -> None:
         for _ in range(_PROBES_BEFORE_FORGOTTEN):
             await asyncio.sleep(_PROBE_PERIOD_S)

@@ -45,7 +45,7 @@ class ReplicaWatch:
 
     async def not_running(self) -> list[str]:
         """Names of the deployments that should run and do not yet. One scaled to zero on purpose is not among them."""
-        await self._refresh()
+        await self._try_to_refresh()
         return sorted(
             name
             for name, running in self._running.items()
@@ -56,11 +56,14 @@ class ReplicaWatch:
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
-            try:
-                await self._refresh()
-            except (RayError, RayServeException) as error:
-                # The controller restarts by itself; until then the last known numbers serve.
-                logger.warning("the number of replicas could not be refreshed: %s", error)
+            await self._try_to_refresh()
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self._refresh()
+        except (RayError, RayServeException) as error:
+            # The controller restarts by itself; until then the last known numbers serve.
+            logger.warning("the number of replicas could not be refreshed: %s", error)
 
     async def _refresh(self) -> None:
         status = await asyncio.to_thread(serve.status)
