@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
 from cluster.errors import DeadlineExceeded, PoolhouseError, ReplicaLost
+from cluster.telemetry.metrics import RETRIES
 from deployments.placements import answers, placements
 
 logger = logging.getLogger("poolhouse")
@@ -102,12 +103,14 @@ class Carrier(Generic[Message, Answer]):
                 if until_s is not None and now_s >= until_s:
                     raise DeadlineExceeded("no replica has answered within the request's time limit")
                 if not attempts:
+                    RETRIES.labels(self._method).inc()
                     attempts.add(self._begin(message, isolate=losses >= 2))
                 elif not ended and len(replicas) > judged:
                     look_s = _NEXT_LOOK_S
                     if now_s >= stuck_at_s or not await answers(replicas[-1]):
                         placements.suspect(replicas[-1])
                         judged = len(replicas)
+                        RETRIES.labels(self._method).inc()
                         attempts.add(self._begin(message, isolate=losses >= 2))
                         stuck_at_s = now_s + _STUCK_S
         finally:
@@ -152,6 +155,7 @@ async def call_again(handle: DeploymentHandle, method: str, *arguments: Any) -> 
             losses += 1
             if losses == 3:
                 raise ReplicaLost("three replicas died one after the other with this call; send it again") from error
+            RETRIES.labels(method).inc()
             logger.warning("%s: a replica was lost with a call (%s)", method, _first_line(error))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cluster.telemetry.metrics import REUSED_ITEMS
 from cluster.types import Float32, Lane, TokenBatch, VectorBatch, offsets_of
 
 Key = tuple[str, int, int, bytes]
@@ -115,7 +116,10 @@ class Reuse:
             else:
                 own[key] = [item]
         self.cached_items += len(rows)
-        self.shared_items += len(keys) - len(rows) - len(own)
+        shared_items = len(keys) - len(rows) - len(own)
+        self.shared_items += shared_items
+        REUSED_ITEMS.labels("cache").inc(len(rows))
+        REUSED_ITEMS.labels("equal").inc(shared_items)
         self.encoded_items += len(own)
         firsts = [items[0] for items in own.values()]
         mine = self._launch(tokens, firsts, list(own), lane, send) if own else None

@@ -36,6 +36,12 @@ REFUSALS = Counter(
 ITEMS = Counter("poolhouse_items", "Texts or pairs encoded.", _ROUTE, registry=REGISTRY)
 TOKENS = Counter("poolhouse_tokens", "Tokens encoded.", _ROUTE, registry=REGISTRY)
 TRUNCATED_ITEMS = Counter("poolhouse_truncated_items", "Items that truncation has cut.", _ROUTE, registry=REGISTRY)
+REUSED_ITEMS = Counter(
+    "poolhouse_reused_items",
+    "Items that were not encoded anew: found in the result cache, or equal to another item in the call or in flight.",
+    ("source",),
+    registry=REGISTRY,
+)
 QUEUE_SECONDS = Histogram(
     "poolhouse_queue_seconds",
     "What one request spent between tokenizing and pooling, less the time that the engine worked on it.",

@@ -21,6 +21,7 @@ STABLE = {
     "poolhouse_items": {"model", "pooling"},
     "poolhouse_tokens": {"model", "pooling"},
     "poolhouse_truncated_items": {"model", "pooling"},
+    "poolhouse_reused_items": {"source"},
     "poolhouse_queue_seconds": {"model", "pooling"},
     "poolhouse_queued_tokens": {"encoder"},
     "poolhouse_retries": {"stage"},
@@ -78,6 +79,14 @@ async def test_cut_items_are_counted() -> None:
         async with http_client(local) as client:
             assert (await client.post("/v1/embeddings", json=body)).status_code == 200
     assert value("poolhouse_truncated_items_total", **route) == before + 1
+
+
+async def test_items_that_need_no_encoding_are_counted() -> None:
+    before = value("poolhouse_reused_items_total", source="equal")
+    with local_pipeline(fake_config()) as local:
+        async with http_client(local) as client:
+            assert (await client.post("/v1/embeddings", json={"input": ["same", "same", "other"]})).status_code == 200
+    assert value("poolhouse_reused_items_total", source="equal") == before + 1
 
 
 async def test_a_key_is_counted_by_its_id_and_never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
