@@ -183,7 +183,7 @@ def estimate_memory_bytes(
 
     The file, of which a headless encoder maps the token table's rows as they are met; for each context the logits that
     llama.cpp reserves (vocabulary × tokens × 4 bytes; none to speak of where headless), attention scores and activations of
-    one micro-batch, and for a causal model the KV cache in f16; and 90 MB for Python and the library.
+    one micro-batch, and for a causal model the KV cache in f16; and 125 MB for Python, Ray Serve and the library.
     """
     tokens = micro_batch_tokens if report.causal else max(micro_batch_tokens, context_tokens)
     logits = (1 if headless else report.vocabulary_size) * tokens * 4
@@ -191,4 +191,4 @@ def estimate_memory_bytes(
     activations = 12 * report.dimensions * tokens * 4
     row = report.key_value_heads * report.head_dimensions
     kv_cache = 2 * report.layers * row * context_tokens * 2 if report.causal else 0
-    return report.file_bytes + contexts * (logits + attention + activations + kv_cache) + 90_000_000
+    return report.file_bytes + contexts * (logits + attention + activations + kv_cache) + 125_000_000
