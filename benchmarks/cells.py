@@ -14,7 +14,7 @@ INTERACTIVE_RATE = 10.0
 BULK_CONNECTIONS = 4
 
 # Words that the random model's small vocabulary lacks become several tokens each: a text has about 50.
-QWEN3 = Workload("qwen3", "8 texts of 4 to 16 words (about 50 tokens each)", 8, 4, 16, connections=4)
+QWEN3 = Workload("qwen3", "4 texts of 4 to 16 words (about 50 tokens each)", 4, 4, 16, connections=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ CELLS = {
     "idle": Cell(WORKLOADS["short"], 16, 1.5, under_bulk=False),
     "bulk": Cell(WORKLOADS["short"], 16, 1.5, under_bulk=True),
     "rerank": Cell(WORKLOADS["rerank"], 1, 1.5),
-    "qwen3": Cell(QWEN3, 4, 3.0),
+    "qwen3": Cell(QWEN3, 4, 4.0),
 }
 
 

@@ -106,7 +106,7 @@ class Bench:
             for cell in cells:
                 self.say(f"{name}: {cell}")
                 window = run_cell(CELLS[cell], server, self.seconds, seed=1000 * number)
-                if not len(window.latencies_s):
+                if not window.requests:
                     # A route that a server does not have shows in its first window.
                     self.faults.append(f"{name}, {cell}: no request was answered well: {window.errors}")
                     continue
@@ -191,6 +191,8 @@ def write(bench: Bench, lines: list[Line], scaled: list[dict[str, Any]]) -> None
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     for cell, sides in results.windows.items():
         measured = {name: whole for name in sides if (whole := results.whole(cell, name)) is not None}
+        if not any(len(whole.latencies_s) for whole in measured.values()):
+            continue
         description = f"{CELLS[cell].workload.description}, {CELLS[cell].connections} connection(s)"
         write_plot(bench.options.out / f"{cell}.png", draw_latencies(measured, f"{cell}: {description}"))
     print(f"written: {path} and pictures beside it")

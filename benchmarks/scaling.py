@@ -15,8 +15,8 @@ from cluster.benchmark.workloads import WORKLOADS
 SECONDS_PER_TOKEN = 0.0005
 REPLICAS = (1, 2, 4, 8, 16)
 QUICK_REPLICAS = (1, 4)
-# Enough to keep 16 replicas busy.
-LOADS = (("short", 128), ("batch", 32))
+# Connections for each replica: enough to keep it busy, few enough that the load settles soon.
+LOADS = (("short", 16), ("batch", 2))
 
 
 def run(log: Path, seconds: float, say: Callable[[str], None], *, quick: bool) -> list[dict[str, Any]]:
@@ -38,7 +38,8 @@ def run(log: Path, seconds: float, say: Callable[[str], None], *, quick: bool) -
     for replicas in QUICK_REPLICAS if quick else REPLICAS:
         say(f"scaling: {replicas} replica(s)")
         with poolhouse("split", log, args, replicas) as server:
-            for workload, connections in LOADS:
+            for workload, by_replica in LOADS:
+                connections = max(4, by_replica * replicas)
                 schedule = Schedule(connections, warm_up_s=2.0, duration_s=seconds)
                 window = run_window(server, WORKLOADS[workload], schedule)
                 capacity = replicas / SECONDS_PER_TOKEN

@@ -139,6 +139,8 @@ class Generator:
         self._left: int | None = None
         self._sending = True
         self._owed: set[int] | None = None
+        self._first: set[int] = set()
+        self._settled = asyncio.Event()
         self._quiet = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -172,7 +174,12 @@ class Generator:
 
     async def _measure_for(self, schedule: Schedule) -> None:
         self._fill()
+        self._first = {id(connection) for connection in self._connections if connection.busy}
         await asyncio.sleep(schedule.warm_up_s)
+        # All first requests start at once; until the last of them is answered the load is not the steady one, and the
+        # share of a long request that lies in the window would say too much.
+        if self._first:
+            await self._settled.wait()
         self._begin()
         await asyncio.sleep(schedule.duration_s)
         self._end()
@@ -253,6 +260,9 @@ class Generator:
 
     def _on_answer(self, connection: Connection, answer: Answer) -> None:
         self._recording.calls.append(Call(connection.started_s, time.perf_counter(), connection.texts, answer))
+        self._first.discard(id(connection))
+        if not self._first:
+            self._settled.set()
         if self._owed is not None:
             self._owed.discard(id(connection))
             if not self._owed:

@@ -49,6 +49,17 @@ def test_a_timed_run_keeps_all_connections_busy_and_counts_its_window() -> None:
     assert found.tokens == pytest.approx(15 * found.requests)
 
 
+def test_the_window_begins_once_every_connections_first_request_is_answered() -> None:
+    answered = threading.Event()
+    with double(wait=answered) as made:
+        timer = threading.Timer(0.3, answered.set)
+        timer.start()
+        recording = run(made, Schedule(3, warm_up_s=0.0, duration_s=0.1))
+        timer.join()
+    first = sorted(recording.calls, key=lambda call: call.started_s)[:3]
+    assert all(call.ended_s <= recording.begin_s for call in first)
+
+
 def test_the_sample_is_taken_at_both_ends_of_the_window() -> None:
     numbers = itertools.count()
     with double() as made:
