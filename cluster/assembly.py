@@ -98,7 +98,9 @@ def _micro_batch_sizes(
     if encoder.micro_batch_tokens is not None:
         return encoder.micro_batch_tokens
     if path is None:
-        return encoder.most_micro_batch_tokens
+        cost_s = encoder.fake_seconds_per_token
+        tokens = min(encoder.most_micro_batch_tokens, engine.max_micro_batch_tokens)
+        return MicroBatchSizes(((tokens, engine.slots / cost_s if cost_s else 0.0),))
     device = f"{platform.machine()}-{os.cpu_count()}-{encoder.gpu_layers}-{encoder.flash_attention}-{encoder.headless}"
     key = (
         f"{gguf_sha256(path)} {device} threads={engine.threads} slots={engine.slots} "

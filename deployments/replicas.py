@@ -14,6 +14,9 @@ logger = logging.getLogger("poolhouse")
 
 REFRESH_S = 2.0
 
+# While a deployment has not run yet every request for it is refused, so its start must not go unnoticed for long.
+_STARTING_REFRESH_S = 0.25
+
 
 class ReplicaWatch:
     """Asks the controller for the application's deployments every ``REFRESH_S`` seconds, off the request path."""
@@ -55,7 +58,8 @@ class ReplicaWatch:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_S)
+            starting = self._running.keys() - self._has_run - self._asleep
+            await asyncio.sleep(_STARTING_REFRESH_S if starting else REFRESH_S)
             await self._try_to_refresh()
 
     async def _try_to_refresh(self) -> None:
