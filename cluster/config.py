@@ -98,7 +98,7 @@ class EncoderConfig(Strict):
         engine: ``llama``, or ``fake`` for tests of everything but numbers.
         micro_batch_tokens: tokens of one llama.cpp call; None: measured at the first start which size is fastest here.
         context_tokens: longest sequence; None: the model's.
-        threads: CPU threads of one replica; None: the CPUs of the machine, or the replica's ``num_cpus`` if ≥ 1.
+        threads: CPU threads of one replica; None: the CPUs that the process may run on.
         slots: engine calls at once, each with its own context over the one set of weights; None: one for each thread on a
             CPU, one on a GPU.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.

@@ -106,10 +106,13 @@ def v_measure(vectors: Float32, labels: Int64, seed: int) -> Statistic:
     """Return the statistic: V-measure (Rosenberg and Hirschberg 2007) of k-means with one cluster for each label."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import v_measure_score
+    from threadpoolctl import threadpool_limits
 
     # k-means cannot make more clusters than there are distinct vectors.
     clusters_wanted = min(int(labels.max()) + 1, len(np.unique(vectors, axis=0)))
-    clusters = KMeans(n_clusters=clusters_wanted, n_init=10, random_state=seed).fit_predict(vectors)
+    # Threads that wait for each other by spinning stall for minutes where other processes want the cores.
+    with threadpool_limits(1):
+        clusters = KMeans(n_clusters=clusters_wanted, n_init=10, random_state=seed).fit_predict(vectors)
 
     def agree(indices: Int64) -> Float64:
         return np.asarray([v_measure_score(labels[row], clusters[row]) for row in indices], dtype=np.float64)

@@ -29,15 +29,16 @@ def project(vectors: Float32, seed: int) -> Float32:
         float32 ``[n, 2]``; the same for the same vectors and seed.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     if not np.ptp(vectors, axis=0).any():
         # Principal components, from which t-SNE starts, do not exist where all vectors are the same.
         return np.zeros((len(vectors), 2), dtype=np.float32)
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
-    return np.asarray(
-        TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(vectors),
-        dtype=np.float32,
-    )
+    # Threads that wait for each other by spinning stall for minutes where other processes want the cores.
+    with threadpool_limits(1):
+        points = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(vectors)
+    return np.asarray(points, dtype=np.float32)
 
 
 def draw_projection(comparison: Comparison) -> tuple[str, str, bytes]:
