@@ -1,7 +1,7 @@
 """Carries this process's metrics to Ray, which exports them to Prometheus with the prefix ``ray_``.
 
-Ray's own calls cost many times what a count in this process costs, so nothing on the request path makes one: a thread reads
-the registry every ``FLUSH_S`` seconds and sends what has changed. A histogram goes over as its series of buckets, count and
+The stages count without Ray (``cluster.telemetry.metrics``); a thread reads the registry every ``FLUSH_S`` seconds and sends
+what has changed. A histogram goes over as its series of buckets, count and
 sum, which is how Prometheus reads one; Ray's own histogram would want every observation by itself.
 """
 
