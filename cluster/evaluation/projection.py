@@ -74,7 +74,8 @@ def _draw_labels(comparison: Comparison, data: LabelledTexts) -> tuple[str, str,
         _entry(shorten(name, _LABEL_CHARACTERS), MARKERS[number], COLOURS[number]) for number, name in enumerate(shown)
     ]
     if others:
-        entries.append(_entry(f"{len(others)} other labels", "o", GREY))
+        named = "1 other label" if len(others) == 1 else f"{len(others)} other labels"
+        entries.append(_entry(named, "o", GREY))
     _add_legend(figure, entries)
     return "t-SNE of the labelled texts", f"One mark is one of {len(rows)} texts. {_READING}", png_bytes(figure)
 
