@@ -48,6 +48,11 @@ bench: $(VENV)/.test ## Measure side by side (ROWS="batch cpu", QUICK=1, LLAMA_S
 	$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) \
 		$(foreach server,$(SERVERS),--server $(server)) $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER))
 
+.PHONY: chaos
+chaos: $(VENV)/.test ## Kill, stop and overload a cluster on this machine, part by part (half an hour)
+	$(BIN)/poolhouse models pull
+	$(BIN)/python -m tests.chaos
+
 .PHONY: lint
 lint: $(VENV)/.test ## Check style and format
 	$(BIN)/ruff check .

@@ -1,0 +1,164 @@
+"""``make chaos``: every fault under load, each in a process of its own with a time limit; prints what clients saw.
+
+python -m tests.chaos [NAME …] runs all or some; one that does not hold what it must ends the run with status 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+from tests.chaos.cluster import running
+from tests.chaos.experiments import (
+    disconnect,
+    fake_args,
+    hang,
+    kill_replicas,
+    overload,
+    overload_args,
+    under_load,
+)
+from tests.chaos.load import Outcome
+from tests.chaos.nodes import lose_a_node
+from tests.chaos.real import kill_real_encoders
+
+_TWO = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
+_COST = 1 / 2_000
+_RATE_PER_S = 25.0
+
+
+def _overload() -> bool:
+    with running(overload_args(), {}) as cluster:
+        result = asyncio.run(overload(cluster, 60))
+    _show(result.outcome)
+    print(
+        f"  goodput {result.goodput_share:.2f} of capacity, refusals within {result.refusal_p99_s * 1e3:.0f} ms at p99, "
+        f"normal {result.normal_after_s:.1f} s after"
+    )
+    return (
+        set(result.outcome.statuses) == {200, 429}
+        and result.goodput_share >= 0.9
+        and result.refusal_p99_s <= 0.05
+        and result.normal_after_s <= 5
+        and not result.outcome.wrong
+    )
+
+
+def _kill(deployment: str) -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), _TWO) as cluster:
+        losses = asyncio.run(kill_replicas(cluster, deployment, 60, _RATE_PER_S))
+    _show(losses.outcome)
+    print(f"  {losses.kills} kills, replaced within {max(losses.replaced_s):.1f} s")
+    return not losses.outcome.errors and not losses.outcome.wrong
+
+
+def _kill_real() -> bool:
+    losses = asyncio.run(kill_real_encoders(180))
+    _show(losses.outcome)
+    print(f"  {losses.kills} kills, replaced within {max(losses.replaced_s):.1f} s")
+    return not losses.outcome.errors and not losses.outcome.wrong
+
+
+def _hang(deployment: str) -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), _TWO) as cluster:
+        outcome = asyncio.run(hang(cluster, deployment, 10, _RATE_PER_S))
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 2.0
+
+
+def _controller() -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), _TWO) as cluster:
+        outcome = asyncio.run(under_load(cluster, _RATE_PER_S, cluster.kill_controller, 20))
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong
+
+
+def _ingress() -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), {**_TWO, "Ingress": 2}) as cluster:
+        outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: cluster.kill("Ingress"), 10))
+    _show(outcome)
+    failed_s = [at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times]
+    print(f"  failures over {max(failed_s) - min(failed_s) if failed_s else 0:.1f} s")
+    return not failed_s or max(failed_s) - min(failed_s) <= 2.0
+
+
+def _update() -> bool:
+    args = fake_args(fake_seconds_per_token=_COST)
+    changed = {**args, "models": {"m": {"source": "fake", "prompts": {"query": "query: "}}}}
+    with running(args, {**_TWO, "Ingress": 2}) as cluster:
+        outcome = asyncio.run(
+            under_load(cluster, _RATE_PER_S, lambda: cluster.deploy(changed, {**_TWO, "Ingress": 2}), 5)
+        )
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong
+
+
+def _disconnects() -> bool:
+    with running(overload_args(), {}) as cluster:
+        answered = asyncio.run(disconnect(cluster, 1_000))
+        outcome = asyncio.run(under_load(cluster, 5, lambda: None, 3))
+    print(f"  1000 clients left, {answered} of them after their answer; afterwards:")
+    _show(outcome)
+    return not outcome.errors and outcome.percentile_s(200, 100) < 2.0
+
+
+def _node() -> bool:
+    outcome = asyncio.run(lose_a_node(_RATE_PER_S))
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong
+
+
+def _show(outcome: Outcome) -> None:
+    print(
+        f"  answers {dict(outcome.statuses)}, wrong {outcome.wrong}, "
+        f"p50 {outcome.percentile_s(200, 50) * 1e3:.0f} ms, slowest {outcome.percentile_s(200, 100):.2f} s"
+    )
+    for body in outcome.bodies:
+        print("  ", body)
+
+
+# Name → experiment and its time limit in seconds, the start of the cluster included.
+EXPERIMENTS = {
+    "overload": (_overload, 180),
+    "kill-encoder-real": (_kill_real, 420),
+    "kill-encoder": (lambda: _kill("Encoder-e"), 240),
+    "kill-tokenizer": (lambda: _kill("Tokenizer"), 240),
+    "kill-pooler": (lambda: _kill("Pooler"), 240),
+    "hang-encoder": (lambda: _hang("Encoder-e"), 150),
+    "hang-tokenizer": (lambda: _hang("Tokenizer"), 150),
+    "hang-pooler": (lambda: _hang("Pooler"), 150),
+    "kill-ingress": (_ingress, 150),
+    "kill-controller": (_controller, 150),
+    "lose-node": (_node, 180),
+    "update": (_update, 180),
+    "disconnects": (_disconnects, 150),
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the experiments named, or all; returns the exit status."""
+    if names[:1] == ["--here"]:
+        return 0 if EXPERIMENTS[names[1]][0]() else 1
+    failed = []
+    for name in names or EXPERIMENTS:
+        print(name, flush=True)
+        limit_s = EXPERIMENTS[name][1]
+        process = subprocess.Popen([sys.executable, "-m", "tests.chaos", "--here", name], start_new_session=True)
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            print(f"  not over within {limit_s} s")
+            # Ray's own processes end with the one that started them.
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+        if status:
+            failed.append(name)
+    print("failed: " + ", ".join(failed) if failed else "all held")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

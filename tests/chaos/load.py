@@ -1,0 +1,148 @@
+"""Load by hand-written HTTP/1.1 over asyncio streams: cheap enough to share two cores with the cluster under test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Check = Callable[[dict[str, Any], dict[str, Any]], bool]
+"""(request body, answer) → whether the answer is right."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What clients saw.
+
+    Attributes:
+        statuses: answers by status; 0 is a broken connection.
+        seconds: status → how long each answer took.
+        finished_s: status → when each answer came, seconds after the load began.
+        wrong: answers of status 200 that were not right.
+        bodies: a few bodies of answers that were neither 200 nor 429.
+    """
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    finished_s: dict[int, list[float]] = field(default_factory=dict)
+    wrong: int = 0
+    bodies: list[str] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        """Answers that were not 200."""
+        return sum(count for status, count in self.statuses.items() if status != 200)
+
+    def percentile_s(self, status: int, percent: float) -> float:
+        """The time within which so many of the answers of this status came; 0 where there was none."""
+        ordered = sorted(self.seconds.get(status, []))
+        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+
+
+class Client:
+    """One connection, opened anew after an error."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, body: dict[str, Any], headers: str = "") -> tuple[int, bytes]:
+        """Send to ``/v1/embeddings``; status 0 where the connection broke."""
+        content = json.dumps(body).encode()
+        head = (
+            f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}"
+            f"Content-Length: {len(content)}\r\n\r\n"
+        )
+        try:
+            if self._streams is not None and self._streams[0].at_eof():
+                # The server has closed an idle connection, as it may.
+                self.close()
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = self._streams
+            writer.write(head.encode() + content)
+            answer = await _read_answer(reader)
+        except (OSError, asyncio.IncompleteReadError, ValueError):
+            self.close()
+            return 0, b""
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        return answer
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status = int(head.split(" ", 2)[1])
+    if "transfer-encoding: chunked" in head:
+        parts = []
+        while size := int(await reader.readline(), 16):
+            parts.append(await reader.readexactly(size))
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+        return status, b"".join(parts)
+    length = head.partition("content-length:")[2].partition("\r\n")[0]
+    return status, await reader.readexactly(int(length))
+
+
+class Load:
+    """Sends bodies at a fixed rate, whatever becomes of the earlier ones.
+
+    Args:
+        body: number of the request → its body.
+        check: says whether an answer is right; None takes every 200.
+    """
+
+    def __init__(
+        self, port: int, rate_per_s: float, body: Callable[[int], dict[str, Any]], check: Check | None = None
+    ) -> None:
+        self.outcome = Outcome()
+        self._port = port
+        self._rate_per_s = rate_per_s
+        self._body = body
+        self._check = check
+        self._idle: list[Client] = []
+        self._begun_s = 0.0
+
+    async def run(self, seconds: float, until: asyncio.Event | None = None) -> Outcome:
+        """Send for so long, or until the event is set; then wait for what is in flight."""
+        self._begun_s = time.monotonic()
+        sent: set[asyncio.Task[None]] = set()
+        number = 0
+        while (now_s := time.monotonic() - self._begun_s) < seconds and not (until and until.is_set()):
+            if number / self._rate_per_s > now_s:
+                await asyncio.sleep(number / self._rate_per_s - now_s)
+            task = asyncio.create_task(self._one(number))
+            sent.add(task)
+            task.add_done_callback(sent.discard)
+            number += 1
+        await asyncio.gather(*sent)
+        for client in self._idle:
+            client.close()
+        return self.outcome
+
+    async def _one(self, number: int) -> None:
+        client = self._idle.pop() if self._idle else Client(self._port)
+        body = self._body(number)
+        begun_s = time.monotonic()
+        status, content = await client.post(body)
+        ended_s = time.monotonic()
+        self._idle.append(client)
+        outcome = self.outcome
+        outcome.statuses[status] += 1
+        outcome.seconds.setdefault(status, []).append(ended_s - begun_s)
+        outcome.finished_s.setdefault(status, []).append(ended_s - self._begun_s)
+        if status == 200 and self._check is not None and not self._check(body, json.loads(content)):
+            outcome.wrong += 1
+        if status not in (200, 429) and len(outcome.bodies) < 5:
+            outcome.bodies.append(content[:300].decode("utf-8", "replace"))
