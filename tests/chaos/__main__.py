@@ -142,6 +142,8 @@ def main(names: list[str]) -> int:
     """Run the experiments named, or all; returns the exit status."""
     if names[:1] == ["--here"]:
         return 0 if EXPERIMENTS[names[1]][0]() else 1
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     failed = []
     for name in names or EXPERIMENTS:
         print(name, flush=True)
@@ -151,9 +153,12 @@ def main(names: list[str]) -> int:
             status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             print(f"  not over within {limit_s} s")
-            # Ray's own processes end with the one that started them.
-            os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
+            status = 1
+        finally:
+            if process.poll() is None:
+                # Ray's own processes end with the one that started them.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         if status:
             failed.append(name)
     print("failed: " + ", ".join(failed) if failed else "all held")
