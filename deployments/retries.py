@@ -61,7 +61,8 @@ class Carrier(Generic[Message, Answer]):
         isolate: Callable[[Message], Awaitable[Answer]] | None = None,
         most_losses: int = 4,
     ) -> None:
-        self._handle = handle
+        # Made once: each look-up of a method makes a new handle.
+        self._bound = getattr(handle, method)
         self._method = method
         self._limit_s = limit_s
         self._isolate = isolate
@@ -123,13 +124,13 @@ class Carrier(Generic[Message, Answer]):
         return asyncio.ensure_future(carry(message))
 
     async def _call(self, message: Message) -> Answer:
-        answer: Answer = await call(self._handle, self._method, message)
+        answer: Answer = await call(self._bound, message)
         return answer
 
 
-async def call(handle: DeploymentHandle, method: str, *arguments: Any) -> Any:
+async def call(method: DeploymentHandle, *arguments: Any) -> Any:
     """Call one method of a deployment once; errors of this project's own tree arrive as they were raised."""
-    response = getattr(handle, method).remote(*arguments)
+    response = method.remote(*arguments)
     try:
         return await response
     except asyncio.CancelledError:
@@ -150,7 +151,7 @@ async def call_again(handle: DeploymentHandle, method: str, *arguments: Any) -> 
     losses = 0
     while True:
         try:
-            return await call(handle, method, *arguments)
+            return await call(getattr(handle, method), *arguments)
         except _LOST as error:
             losses += 1
             if losses == 3:

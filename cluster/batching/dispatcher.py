@@ -1,7 +1,8 @@
 """Natural batching between two stages: messages form when the next stage is free.
 
-At most ``outstanding`` messages of a lane are in flight; whatever arrives meanwhile coalesces into the next one. No timers:
-an idle stage gets a request at once and alone, a busy one gets larger messages the busier it is. Work whose caller has gone is
+At most ``outstanding`` messages of a lane are in flight; whatever arrives meanwhile coalesces into the next one, and so does
+what arrives in the same turn of the event loop: requests that one answer has set free go on together. No timers: an idle stage
+gets a request at once and alone, a busy one gets larger messages the busier it is. Work whose caller has gone is
 dropped: while it waits, at once; in a message, with the last caller of that message.
 """
 
@@ -72,6 +73,7 @@ class Dispatcher(Generic[Work, Result]):
         self._waiting: dict[Lane, deque[_Waiting[Work, Result]]] = {lane: deque() for lane in Lane}
         self._in_flight = dict.fromkeys(Lane, 0)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_is_due = dict.fromkeys(Lane, False)
         self.queued_weight = 0
 
     @property
@@ -93,7 +95,9 @@ class Dispatcher(Generic[Work, Result]):
         waiting = _Waiting(work, items, weight, answer)
         self._waiting[lane].append(waiting)
         self.queued_weight += weight
-        self._pump(lane)
+        if not self._pump_is_due[lane]:
+            self._pump_is_due[lane] = True
+            asyncio.get_running_loop().call_soon(self._pump, lane)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -110,6 +114,7 @@ class Dispatcher(Generic[Work, Result]):
             message.carrier.cancel()
 
     def _pump(self, lane: Lane) -> None:
+        self._pump_is_due[lane] = False
         while self._waiting[lane] and self._in_flight[lane] < self._outstanding():
             parts = self._gather(lane)
             if parts:
