@@ -60,7 +60,9 @@ async def _cancel(*tasks: asyncio.Task[list[str]]) -> None:
 
 async def test_waiting_work_is_dropped_with_its_caller() -> None:
     stage = _Stage()
-    first, gone, last = stage.submit("a1"), stage.submit("a2"), stage.submit("a3")
+    first = stage.submit("a1")
+    await _settle()
+    gone, last = stage.submit("a2"), stage.submit("a3")
     await _settle()
     assert stage.dispatcher.queued_weight == 20
     await _cancel(gone)
