@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ray.serve.request_router import RequestRouter
+from ray.serve.request_router import FIFOMixin, RequestRouter
 
 # The module, not its object: Serve may copy this class by value, and the notes must be those of the process.
 from deployments import placements as shared
 
 
-class CarefulRouter(RequestRouter):  # type: ignore[misc]  # Ray is not typed
-    """Chooses the less busy one of two replicas, as Serve's own does, among those that are trusted."""
+class CarefulRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # Ray is not typed
+    """Chooses the less busy one of two replicas, as Serve's own does, among those that are trusted.
+
+    Messages are placed first in, first out. Serve's other way finds them by their request's id, which two messages of one
+    request share: one of them would wait for ever.
+    """
 
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         """Return one rank of at most two replicas; none while all are suspect, and Serve asks again."""
