@@ -40,12 +40,14 @@ class EncoderLoad:
         tokens: admitted and not yet answered, by lane.
         elsewhere_tokens: the same at the other ingresses, all lanes, as of ``elsewhere_at_s``.
         tokens_per_s: of one replica that is kept busy; None until one has measured it.
+        slots: engine calls that one replica runs at once.
     """
 
     tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     elsewhere_tokens: int = 0
     elsewhere_at_s: float = -math.inf
     tokens_per_s: float | None = None
+    slots: int = 1
 
     def ahead(self, lane: Lane, now_s: float) -> int:
         """Tokens that are encoded before a newcomer of this lane; those in the interactive lane pass bulk work by."""
@@ -152,5 +154,6 @@ class Admission:
         if answer.tokens_per_s is not None:
             last = load.tokens_per_s
             load.tokens_per_s = answer.tokens_per_s if last is None else 0.7 * last + 0.3 * answer.tokens_per_s
+        load.slots = answer.slots
         load.elsewhere_tokens = answer.elsewhere_tokens
         load.elsewhere_at_s = self._clock()

@@ -107,7 +107,7 @@ def _micro_batch_sizes(
         f"most={engine.max_micro_batch_tokens} llama-cpp-python={version('llama-cpp-python')}"
     )
     only_scores = set(pooling_types) == {PoolingType.RANK}
-    return calibrated_sizes(engine, f"{key} scores={only_scores}", scores=only_scores)
+    return calibrated_sizes(engine, f"{key} scores={only_scores}", scores=only_scores, on_cpu=encoder.gpu_layers == 0)
 
 
 def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:

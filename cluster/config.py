@@ -176,7 +176,7 @@ class BatchingConfig(Strict):
     Attributes:
         message_tokens: cap on the tokens of one message to an encoder.
         message_items: cap on its items.
-        outstanding: messages in flight per encoder replica and lane; the rest coalesces meanwhile.
+        outstanding: messages in flight per encoder slot and lane; the rest coalesces meanwhile.
         bulk_items: a request with more items goes to the bulk lane, unless it says otherwise.
         bulk_tokens: the same by its tokens.
         shares: of the interactive and of the bulk lane where both wait.

@@ -88,7 +88,7 @@ class Stages:
                 join=TokenBatch.concatenate,
                 pick=lambda result, begin, end: result.select(range(begin, end)),
                 weigh=lambda batch: (len(batch), len(batch.token_ids)),
-                outstanding=_bind_outstanding(senders.outstanding, name),
+                outstanding=partial(self._outstanding, name),
                 cap_items=batching.message_items,
                 cap_weight=batching.message_tokens,
                 # While a new version of the model replaces an old one, tokenizers of both answer.
@@ -195,6 +195,10 @@ class Stages:
         with self.admission.hold({encoder: 1.0}, len(tokens.token_ids), lane):
             return await self._encoders[encoder].submit(self.poisons.refuse(tokens), lane)
 
+    def _outstanding(self, name: str) -> int:
+        # While one message is in a slot, the next one is on its way, so that no slot waits for the ingress.
+        return self.senders.outstanding(name) * self.admission.loads[name].slots
+
     async def _send_to_encoder(self, name: str, batch: TokenBatch) -> VectorBatch:
         batch.sender = self._name
         batch.sender_tokens = sum(self.admission.loads[name].tokens.values())
@@ -220,10 +224,6 @@ class Stages:
             raise PayloadTooLarge(
                 f"the request has {len(tokens.token_ids)} tokens and the limit is {limit}; send it in parts", param
             )
-
-
-def _bind_outstanding(outstanding: Callable[[str], int], name: str) -> Callable[[], int]:
-    return lambda: outstanding(name)
 
 
 def _pick_tokens(result: TokenBatch, begin: int, end: int) -> TokenBatch:

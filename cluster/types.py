@@ -214,6 +214,7 @@ class VectorBatch:
         encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
         tokens_per_s: speed of the replica when it is kept busy; None until that was measured.
         elsewhere_tokens: tokens that wait at other ingresses than the one that sent the message.
+        slots: engine calls that the replica runs at once.
     """
 
     fingerprint: str
@@ -227,6 +228,7 @@ class VectorBatch:
     version: int = MESSAGE_VERSION
     tokens_per_s: float | None = None
     elsewhere_tokens: int = 0
+    slots: int = 1
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

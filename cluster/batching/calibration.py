@@ -32,34 +32,35 @@ _LEAST_S = 0.25
 _LEAST_ROUNDS = 2
 
 
-def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False) -> MicroBatchSizes:
+def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False, on_cpu: bool = False) -> MicroBatchSizes:
     """Return the sizes to cut micro-batches at, measured now or, for the same ``key``, before.
 
     Args:
         engine: at rest.
         key: names all that the speed depends on: file, device, threads, library.
         scores: the engine yields scores and no hidden states.
+        on_cpu: the calling thread itself does the work.
     """
     try:
         path = cache_directory() / "calibration.json"
         guard = lock(path)
     except ModelLoadError as error:
         logger.warning("the calibration cannot be kept: %s", error.message)
-        return MicroBatchSizes(measure(engine, scores=scores))
+        return MicroBatchSizes(measure(engine, scores=scores, on_cpu=on_cpu))
     try:
         # Replicas that start together measure one after the other, or the first one's result.
         with guard:
             known = _read(path)
             if key not in known:
-                known[key] = [list(rate) for rate in measure(engine, scores=scores)]
+                known[key] = [list(rate) for rate in measure(engine, scores=scores, on_cpu=on_cpu)]
                 _write(path, known)
             return MicroBatchSizes(tuple((int(tokens), float(rate)) for tokens, rate in known[key]))
     except OSError as error:
         logger.warning("the calibration cannot be kept in %s: %s", path.parent, error.strerror or error)
-        return MicroBatchSizes(measure(engine, scores=scores))
+        return MicroBatchSizes(measure(engine, scores=scores, on_cpu=on_cpu))
 
 
-def measure(engine: Engine, *, scores: bool = False) -> tuple[tuple[int, float], ...]:
+def measure(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> tuple[tuple[int, float], ...]:
     """Return (tokens, tokens per second) for sizes from 32 tokens up to the engine's largest, each twice the last.
 
     All slots work at once, each with its share of the threads, as they do under load.
@@ -73,7 +74,7 @@ def measure(engine: Engine, *, scores: bool = False) -> tuple[tuple[int, float],
     rates: list[tuple[int, float]] = []
     best = 0.0
     for tokens in sizes:
-        rate = _rate(engine, tokens, scores)
+        rate = _rate(engine, tokens, scores, on_cpu)
         rates.append((tokens, round(rate, 1)))
         best = max(best, rate)
         # Once the cost of masked attention shows, every larger size is slower still.
@@ -83,7 +84,7 @@ def measure(engine: Engine, *, scores: bool = False) -> tuple[tuple[int, float],
     return tuple(rates)
 
 
-def _rate(engine: Engine, tokens: int, scores: bool) -> float:
+def _rate(engine: Engine, tokens: int, scores: bool, on_cpu: bool) -> float:
     length = min(_TEXT_TOKENS, tokens, engine.max_sequence_tokens)
     lengths = [length] * min(tokens // length, engine.max_sequences)
     total = sum(lengths)
@@ -102,18 +103,21 @@ def _rate(engine: Engine, tokens: int, scores: bool) -> float:
         else:
             engine.encode(ids, offsets, slot=slot, threads=threads)
 
-    def work(slot: int) -> int:
+    # A call of one thread is timed by that thread's own CPU time: what other processes take of the cores while the engine
+    # is measured must not be remembered as its speed.
+    clock = time.thread_time if threads == 1 and on_cpu else time.monotonic
+
+    def work(slot: int) -> float:
         rounds = 0
+        started_s, busy_since_s = time.monotonic(), clock()
         while rounds < _LEAST_ROUNDS or time.monotonic() - started_s < _LEAST_S:
             rounds += 1
             call(slot, rounds)
-        return rounds
+        return total * rounds / max(clock() - busy_since_s, 1e-9)
 
     call(0, 0)
-    started_s = time.monotonic()
     with ThreadPoolExecutor(engine.slots) as workers:
-        rounds = sum(workers.map(work, range(engine.slots)))
-    return total * rounds / (time.monotonic() - started_s)
+        return sum(workers.map(work, range(engine.slots)))
 
 
 def _read(path: Path) -> dict[str, list[list[float]]]:

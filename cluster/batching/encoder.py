@@ -238,6 +238,7 @@ class Encoder:
                 self._throughput.add(tokens, work_waits=bool(self._queues))
             for job in finished:
                 job.tokens_per_s = self._throughput.tokens_per_s
+                job.slots = self.engine.slots
                 job.elsewhere_tokens = self._backlogs.elsewhere(job.batch.sender)
         for job in finished:
             # False where the caller has cancelled it; from here on it no longer can.

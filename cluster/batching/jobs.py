@@ -39,6 +39,7 @@ class Job:
     encoded_tokens: int = 0
     tokens_per_s: float | None = None
     elsewhere_tokens: int = 0
+    slots: int = 1
 
     @classmethod
     def of(cls, batch: TokenBatch) -> Job:
@@ -81,6 +82,7 @@ class Job:
             queue_s=(self.started_s or self.arrived_s) - self.arrived_s,
             tokens_per_s=self.tokens_per_s,
             elsewhere_tokens=self.elsewhere_tokens,
+            slots=self.slots,
         )
 
 

@@ -17,6 +17,11 @@ QUERY = "river in paris"
 DOCUMENTS = [f"text {number} in paris" for number in range(1_500)]
 
 
+async def _post(url: str, body: dict[str, Any]) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=60) as client:
+        return await client.post(url, json=body)
+
+
 async def _local(path: str, body: dict[str, Any]) -> Any:
     with local_pipeline(parse_config(FAKE_ARGS)) as local:
         async with http_client(local) as client:
@@ -26,7 +31,7 @@ async def _local(path: str, body: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("strategy", ["cross_encoder", "late_interaction", "similarity"])
 async def test_more_documents_than_a_message_holds_are_ranked(url: str, strategy: str) -> None:
     body = {"model": "fake", "query": QUERY, "documents": DOCUMENTS, "strategy": strategy}
-    answer = httpx.post(f"{url}/v1/rerank", json=body, timeout=60)
+    answer = await _post(f"{url}/v1/rerank", body)
     assert answer.status_code == 200, answer.text
     expected = await _local("/v1/rerank", body)
     got = {result["index"]: result["relevance_score"] for result in answer.json()["results"]}
@@ -43,7 +48,7 @@ async def test_every_dialect_answers(url: str) -> None:
         ("/similarity", {"inputs": {"source_sentence": QUERY, "sentences": DOCUMENTS[:5]}}),
     ]
     for path, body in requests:
-        answer = httpx.post(url + path, json={"model": "fake", **body}, timeout=60)
+        answer = await _post(url + path, {"model": "fake", **body})
         expected = await _local(path, {"model": "fake", **body})
         if path == "/score":
             assert answer.json()["data"] == expected["data"]
