@@ -76,8 +76,9 @@ def document(engine: str, max_replicas: int = MAX_REPLICAS, min_replicas: int = 
         "wiring": "split",
         "models": {"model": {"source": source}},
         "encoders": {"encoder": encoder},
-        # Messages of one micro-batch or so: the queue is spread over the replicas as they come.
-        "batching": {"message_tokens": 1024},
+        # Messages of one micro-batch or so: the queue is spread over the replicas as they come. All requests are alike here,
+        # and each is to be work of its own.
+        "batching": {"message_tokens": 1024, "deduplicate": False},
     }
     application = {
         "name": "poolhouse",
