@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +81,15 @@ class ServeCluster:
             return all(name in applications and applications[name].status == "RUNNING" for name in names)
 
         wait_until(running, within_s, f"{', '.join(names)} running")
+        prefixes = [application["route_prefix"].rstrip("/") for application in document["applications"]]
+        # The proxy in front learns of new replicas a little later than the controller; until then it knows no path.
+        wait_until(lambda: all(map(self._is_routed, prefixes)), within_s, "all paths known to the proxy")
+
+    def _is_routed(self, prefix: str) -> bool:
+        try:
+            return all(httpx.get(f"{self.url}{prefix}/health", timeout=10).status_code != 404 for _ in range(3))
+        except httpx.TransportError:
+            return False
 
     def replicas(self, deployment: str, application: str = "poolhouse") -> int:
         """Replicas that run now."""
