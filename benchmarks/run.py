@@ -203,9 +203,7 @@ def parse() -> argparse.Namespace:
     every = [*ROWS, "scaling"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=every, help="default: all that apply; --quick leaves out scaling")
-    parser.add_argument(
-        "--quick", action="store_true", help="one short round, about 6 minutes on 2 cores"
-    )
+    parser.add_argument("--quick", action="store_true", help="one short round, about 6 minutes on 2 cores")
     parser.add_argument("--llama-server", default=os.environ.get("LLAMA_SERVER"), help="program to compare with")
     parser.add_argument("--llama-args", nargs=argparse.REMAINDER, default=[], help="further arguments for it (last)")
     parser.add_argument(
