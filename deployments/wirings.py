@@ -10,19 +10,15 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady
+from cluster.fused import INLINE_VALUES, FusedStages
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch
 from cluster.types import Float32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, call_again
-
-# Below this many characters or values a thread hop costs more than the work that it takes off the event loop.
-_INLINE_CHARACTERS = 8_192
-_INLINE_VALUES = 8_192
 
 _DESCRIBE_AGAIN_S = 0.5
 
@@ -39,53 +35,8 @@ class Wiring:
 
 async def fused(config: PoolhouseConfig) -> Wiring:
     """Load all stages into this process."""
-    tokenizer = await asyncio.to_thread(load_tokenizer, config)
-    encoders = {name: await asyncio.to_thread(load_encoder, config, name) for name in config.encoders}
-    pooler = Pooler()
-
-    async def tokenize(batch: TextBatch) -> TokenBatch:
-        if batch.weight <= _INLINE_CHARACTERS:
-            return tokenizer.tokenize(batch)
-        return await asyncio.to_thread(tokenizer.tokenize, batch)
-
-    async def encode(name: str, batch: TokenBatch) -> VectorBatch:
-        return await asyncio.wrap_future(encoders[name].submit(batch))
-
-    async def finish(batch: PoolerBatch) -> PieceBatch:
-        if len(batch.vectors.values) <= _INLINE_VALUES:
-            return pooler.finish(batch)
-        return await asyncio.to_thread(pooler.finish, batch)
-
-    async def score(batch: InteractionBatch) -> Float32:
-        if len(batch.documents.values) <= _INLINE_VALUES:
-            return pooler.score(batch)
-        return await asyncio.to_thread(pooler.score, batch)
-
-    async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        return await asyncio.to_thread(tokenizer.tokens, model, content, add_special, parse_special)
-
-    async def text(model: str, ids: list[int]) -> str:
-        return await asyncio.to_thread(tokenizer.text, model, ids)
-
-    async def check_ready() -> None:
-        for encoder in encoders.values():
-            encoder.check_health()
-
-    def close() -> None:
-        for encoder in encoders.values():
-            encoder.close()
-
-    senders = Senders(
-        tokenize=tokenize,
-        encode=encode,
-        finish=finish,
-        score=score,
-        outstanding=lambda name: config.batching.outstanding,
-        tokens=tokens,
-        text=text,
-        running=lambda name: 1,
-    )
-    return Wiring(describe(tokenizer), senders, check_ready, close)
+    stages = await asyncio.to_thread(FusedStages.load, config)
+    return Wiring(stages.descriptions, stages.senders, stages.check_ready, stages.close)
 
 
 async def split(
@@ -124,7 +75,7 @@ async def split(
 
     async def finish(batch: PoolerBatch) -> PieceBatch:
         # A hop costs more CPU than finishing a few vectors; the Pooler takes what would hold up the event loop.
-        if len(batch.vectors.values) <= _INLINE_VALUES:
+        if len(batch.vectors.values) <= INLINE_VALUES:
             return own_pooler.finish(batch)
         return await to_pooler.send(batch)
 

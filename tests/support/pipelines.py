@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,17 +11,13 @@ import httpx
 import numpy as np
 
 from cluster.api.application import create_application
-from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
-from cluster.calls import Input
 from cluster.config import PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, FakeVocabulary
+from cluster.fused import fused_stages
 from cluster.pipeline import Pipeline
-from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.pooling import normalize, pool_one
-from cluster.stages import Senders
-from cluster.tokenization import TextBatch
-from cluster.types import Float32, Int32, PoolingType, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Float32, Int32, PoolingType, offsets_of
 
 MODEL = "fake"
 SHORT_MODEL = "short"
@@ -37,11 +32,7 @@ class LocalPipeline:
 
     pipeline: Pipeline
     encoders: dict[str, Encoder]
-
-    async def check_ready(self) -> None:
-        """Raise the error of the first encoder that cannot answer."""
-        for encoder in self.encoders.values():
-            encoder.check_health()
+    check_ready: Callable[[], Awaitable[None]]
 
 
 def fake_config(**sections: Any) -> PoolhouseConfig:
@@ -75,36 +66,9 @@ def local_pipeline(config: PoolhouseConfig, **replaced: Any) -> Iterator[LocalPi
     Args:
         replaced: senders to use in place of the real ones, by the names of ``Senders``' fields.
     """
-    tokenizer = load_tokenizer(config)
-    encoders = {name: load_encoder(config, name) for name in config.encoders}
-    pooler = Pooler()
-
-    async def tokenize(batch: TextBatch) -> TokenBatch:
-        return await asyncio.to_thread(tokenizer.tokenize, batch)
-
-    async def encode(name: str, batch: TokenBatch) -> VectorBatch:
-        return await asyncio.wrap_future(encoders[name].submit(batch))
-
-    async def finish(batch: PoolerBatch) -> PieceBatch:
-        return await asyncio.to_thread(pooler.finish, batch)
-
-    async def score(batch: InteractionBatch) -> Float32:
-        return await asyncio.to_thread(pooler.score, batch)
-
-    async def tokens(model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        return await asyncio.to_thread(tokenizer.tokens, model, content, add_special, parse_special)
-
-    async def text(model: str, ids: list[int]) -> str:
-        return await asyncio.to_thread(tokenizer.text, model, ids)
-
-    senders = Senders(
-        tokenize, encode, finish, score, lambda name: config.batching.outstanding, tokens, text, lambda name: 1
-    )
-    try:
-        yield LocalPipeline(Pipeline(config, describe(tokenizer), replace(senders, **replaced)), encoders)
-    finally:
-        for encoder in encoders.values():
-            encoder.close()
+    with fused_stages(config) as stages:
+        pipeline = Pipeline(config, stages.descriptions, replace(stages.senders, **replaced))
+        yield LocalPipeline(pipeline, stages.encoders, stages.check_ready)
 
 
 def http_client(

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent.parent
 ORDER = (
     ("cli", "client", "evaluation", "benchmark", "batch"),
     ("api",),
-    ("pipeline", "isolation", "reranking"),
+    ("pipeline", "isolation", "fused", "reranking"),
     ("assembly", "stages"),
     ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "versions"),
     ("pairs",),

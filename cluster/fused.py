@@ -1,0 +1,120 @@
+"""All stages in this process: the ``fused`` wiring, which the ingress, the command and the tests share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from cluster.assembly import describe, load_encoder, load_tokenizer
+from cluster.batching.encoder import Encoder
+from cluster.calls import Input
+from cluster.config import PoolhouseConfig
+from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
+from cluster.stages import ModelDescription, Senders
+from cluster.tokenization import TextBatch, Tokenizer
+from cluster.types import Float32, TokenBatch, VectorBatch
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
+# Below this many characters or values a thread hop costs more than the work that it takes off the event loop.
+INLINE_CHARACTERS = 8_192
+INLINE_VALUES = 8_192
+
+
+class FusedStages:
+    """One of each stage, and an encoder for each entry of the configuration."""
+
+    def __init__(self, config: PoolhouseConfig, tokenizer: Tokenizer, encoders: dict[str, Encoder]) -> None:
+        self.encoders = encoders
+        self._config = config
+        self._tokenizer = tokenizer
+        self._pooler = Pooler()
+
+    @classmethod
+    def load(cls, config: PoolhouseConfig) -> FusedStages:
+        """Load everything; what was loaded before a failure is closed again.
+
+        Raises:
+            ConfigError: an encoder is to answer a pooling type that its model cannot.
+            ModelLoadError: a model cannot be had or does not load.
+        """
+        tokenizer = load_tokenizer(config)
+        encoders: dict[str, Encoder] = {}
+        with ExitStack() as loaded:
+            for name in config.encoders:
+                encoders[name] = load_encoder(config, name)
+                loaded.callback(encoders[name].close)
+            loaded.pop_all()
+        return cls(config, tokenizer, encoders)
+
+    @property
+    def descriptions(self) -> dict[str, ModelDescription]:
+        """What the ingress needs to know of each model."""
+        return describe(self._tokenizer)
+
+    @property
+    def senders(self) -> Senders:
+        """The way to each stage: a function call, on a thread where it takes long."""
+        return Senders(
+            tokenize=self._tokenize,
+            encode=self._encode,
+            finish=self._finish,
+            score=self._score,
+            outstanding=lambda name: self._config.batching.outstanding,
+            tokens=self._tokens,
+            text=self._text,
+            running=lambda name: 1,
+        )
+
+    async def check_ready(self) -> None:
+        """Raise the error of the first encoder that cannot answer."""
+        for encoder in self.encoders.values():
+            encoder.check_health()
+
+    def close(self) -> None:
+        """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""
+        for encoder in self.encoders.values():
+            encoder.close()
+
+    def close_vocabularies(self) -> None:
+        """Free the vocabularies; nobody may tokenize any more."""
+        for model in self._tokenizer.models.values():
+            model.vocabulary.close()
+
+    async def _tokenize(self, batch: TextBatch) -> TokenBatch:
+        return await _work(self._tokenizer.tokenize, batch, inline=batch.weight <= INLINE_CHARACTERS)
+
+    async def _encode(self, name: str, batch: TokenBatch) -> VectorBatch:
+        return await asyncio.wrap_future(self.encoders[name].submit(batch))
+
+    async def _finish(self, batch: PoolerBatch) -> PieceBatch:
+        return await _work(self._pooler.finish, batch, inline=len(batch.vectors.values) <= INLINE_VALUES)
+
+    async def _score(self, batch: InteractionBatch) -> Float32:
+        return await _work(self._pooler.score, batch, inline=len(batch.documents.values) <= INLINE_VALUES)
+
+    async def _tokens(
+        self, model: str, content: Input, add_special: bool, parse_special: bool
+    ) -> list[tuple[int, bytes]]:
+        return await asyncio.to_thread(self._tokenizer.tokens, model, content, add_special, parse_special)
+
+    async def _text(self, model: str, ids: list[int]) -> str:
+        return await asyncio.to_thread(self._tokenizer.text, model, ids)
+
+
+@contextmanager
+def fused_stages(config: PoolhouseConfig) -> Iterator[FusedStages]:
+    """Load all stages, and free everything at the end; raises as ``FusedStages.load``."""
+    stages = FusedStages.load(config)
+    try:
+        yield stages
+    finally:
+        stages.close()
+        stages.close_vocabularies()
+
+
+async def _work(stage: Callable[[Batch], Result], batch: Batch, *, inline: bool) -> Result:
+    return stage(batch) if inline else await asyncio.to_thread(stage, batch)
