@@ -62,7 +62,7 @@ def check_file(path: Path, *, pull: bool = False) -> Report:
     if not faults:
         try:
             with warnings.catch_warnings():
-                # Serve says that this key will move to the environment; until then there is no other place for it.
+                # Serve says that this key will move to the environment; Ray 2.60 reads the variables that it names nowhere.
                 warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
                 ServeDeploySchema.model_validate(document)
         except ValidationError as error:

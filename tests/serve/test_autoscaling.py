@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from benchmarks.autoscaling import document, drive
-from tests.support.clusters import ServeCluster, serve_cluster, wait_until
+from tests.support.clusters import ServeCluster, allows_metrics_interval, serve_cluster, wait_until
 
-pytestmark = [pytest.mark.serve, pytest.mark.timeout(240), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(240), allows_metrics_interval]
 
 ENCODER = "Encoder-encoder"
 

@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.clusters import ROOT, ServeCluster, load_config, serve_cluster, wait_until
+from tests.support.clusters import ROOT, ServeCluster, allows_metrics_interval, load_config, serve_cluster, wait_until
 from tests.support.ggufs import write_qwen3_embedding, write_qwen3_reranker
 
-pytestmark = [pytest.mark.serve, pytest.mark.timeout(280), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(280), allows_metrics_interval]
 
 KEY = "sk-prod"
 

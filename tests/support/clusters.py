@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+
+allows_metrics_interval = pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+"""For tests that deploy an ``autoscaling_config`` of ours with this key.
+
+Ray 2.60 names two environment variables as its successors and reads neither: the key alone sets how often replicas report.
+"""
 
 
 def serve_environment() -> dict[str, str]:
