@@ -49,6 +49,11 @@ class EncoderLoad:
     tokens_per_s: float | None = None
     slots: int = 1
 
+    @property
+    def total_tokens(self) -> int:
+        """Admitted and not yet answered, of both lanes."""
+        return sum(self.tokens.values())
+
     def ahead(self, lane: Lane, now_s: float) -> int:
         """Tokens that are encoded before a newcomer of this lane; those in the interactive lane pass bulk work by."""
         elsewhere = self.elsewhere_tokens if now_s - self.elsewhere_at_s < _REPORT_VALID_S else 0
@@ -78,7 +83,7 @@ class Admission:
     @property
     def backlog_tokens(self) -> int:
         """Tokens admitted here and not yet encoded."""
-        return sum(sum(load.tokens.values()) for load in self.loads.values())
+        return sum(load.total_tokens for load in self.loads.values())
 
     def estimate_tokens(self, model: str, characters: int) -> int:
         """Tokens that so many characters of text will probably be."""

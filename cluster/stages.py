@@ -27,7 +27,7 @@ from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
-from cluster.types import Float32, Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
+from cluster.types import Backlog, Float32, Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Stages:
         self.senders = senders
         self.descriptions = dict(descriptions)
         self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
-        self._name = uuid.uuid4().hex
+        self._name = uuid.uuid4().hex[:12]
         self.admission = Admission(config, senders.running)
         self.poisons = Poisons()
         batching = config.batching
@@ -119,6 +119,10 @@ class Stages:
     def queued_tokens(self) -> dict[str, int]:
         """Tokens that wait here, by the encoder that they wait for."""
         return {name: encoder.queued_weight for name, encoder in self._encoders.items()}
+
+    def backlog(self, encoder: str) -> Backlog:
+        """What this ingress has admitted for an encoder, as of now."""
+        return Backlog(self._name, self.admission.loads[encoder].total_tokens, time.monotonic())
 
     async def tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
         """Return the texts' ids; items that cannot be tokenized carry their own errors.
@@ -200,8 +204,7 @@ class Stages:
         return self.senders.outstanding(name) * self.admission.loads[name].slots
 
     async def _send_to_encoder(self, name: str, batch: TokenBatch) -> VectorBatch:
-        batch.sender = self._name
-        batch.sender_tokens = sum(self.admission.loads[name].tokens.values())
+        batch.backlog = self.backlog(name)
         answer = await self.senders.encode(name, batch)
         self.admission.observe(name, answer)
         if answer.errors:

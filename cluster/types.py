@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import PoolhouseError
 
-MESSAGE_VERSION = 1
+MESSAGE_VERSION = 2
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -115,6 +115,21 @@ class RequestFacts:
     trace: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one ingress says of its work for one encoder.
+
+    Attributes:
+        ingress: names it.
+        tokens: admitted there and not yet answered, whether they wait in the ingress, are on their way or in an encoder.
+        reported_s: when it said so, by a clock of its own that only grows.
+    """
+
+    ingress: str
+    tokens: int
+    reported_s: float
+
+
 @dataclass(slots=True)
 class TokenBatch:
     """Packed token sequences, the message from the tokenizer to an encoder.
@@ -128,7 +143,7 @@ class TokenBatch:
         cut_tokens: int32 ``[n]``, how many tokens truncation removed.
         owner: int32 ``[n]``, index into ``requests``.
         errors: item index → its own error. Such an item has no tokens, and the encoder passes it by.
-        sender: names the ingress that sent the message; sender_tokens: tokens that wait there, this message included.
+        backlog: of the ingress that sent the message, this message included.
     """
 
     fingerprint: str
@@ -141,8 +156,7 @@ class TokenBatch:
     requests: list[RequestFacts]
     errors: dict[int, PoolhouseError] = field(default_factory=dict)
     version: int = MESSAGE_VERSION
-    sender: str = ""
-    sender_tokens: int = 0
+    backlog: Backlog | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -213,7 +227,7 @@ class VectorBatch:
         encoded_tokens: tokens the engine computed for this message, duplicates not counted.
         encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
         tokens_per_s: speed of the replica when it is kept busy; None until that was measured.
-        elsewhere_tokens: tokens that wait at other ingresses than the one that sent the message.
+        elsewhere_tokens: the backlog of all other ingresses than the one that sent the message.
         slots: engine calls that the replica runs at once.
     """
 

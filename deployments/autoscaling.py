@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WAITING = "waiting_tokens:"
-"""Prefix of a measure: tokens that wait at the ingress whose id follows."""
+BACKLOG = "backlog_tokens:"
+"""Prefix of a measure: tokens admitted by the ingress whose id follows and not yet answered."""
 
-REPORTED = "waiting_reported_s:"
+REPORTED = "backlog_reported_s:"
 """Prefix of a measure: when, by its own clock, that ingress said so."""
 
 Series = Mapping[str, Mapping[Any, Sequence[Any]]]
@@ -23,8 +23,8 @@ Series = Mapping[str, Mapping[Any, Sequence[Any]]]
 class TokenPolicy:
     """Encoders by work: enough replicas to encode what waits within the target, and to leave none busy without a pause.
 
-    The larger of two figures counts. By waiting: (tokens queued or in work at the replicas, at the handles and at the ingresses)
-    / (tokens per second of one replica × ``target_wait_s``). By load: the replicas' shares of busy time added up, over
+    The larger of two figures counts. By waiting: (tokens that the ingresses have admitted and that are not answered yet, wherever
+    they are) / (tokens per second of one replica × ``target_wait_s``). By load: the replicas' shares of busy time added up, over
     ``target_busy_share``; it keeps a steady load whose queues are empty from losing the replicas that empty them.
     """
 
@@ -37,8 +37,8 @@ class TokenPolicy:
         if not pending or not target_wait_s:
             # Nobody has reported yet: the replicas are starting, or the controller has just come back.
             return float(ctx.target_num_replicas), {}
-        at_handles = (ctx.total_queued_requests or 0) * _mean(_latest(measures, "tokens_per_message"))
-        tokens = sum(pending) + at_handles + waiting_at_ingresses(measures)
+        # What is in the replicas is part of the ingresses' account, and known sooner.
+        tokens = max(sum(pending), backlog_of_ingresses(measures))
         by_load = _busy_replicas(measures)
         by_waiting = tokens / (rate * target_wait_s) if rate else 0.0
         wanted = max(by_waiting, by_load)
@@ -63,13 +63,13 @@ class BusyPolicy:
         return max(by_load, by_requests), {"by_load": by_load, "by_requests": by_requests}
 
 
-def waiting_at_ingresses(measures: Series) -> float:
-    """Tokens that wait at all ingresses. Several replicas may have heard from one; its newest word counts."""
+def backlog_of_ingresses(measures: Series) -> float:
+    """Tokens admitted and not yet answered. Several replicas may have heard from one ingress; its newest word counts."""
     total = 0.0
     for name, by_replica in measures.items():
-        if not name.startswith(WAITING):
+        if not name.startswith(BACKLOG):
             continue
-        told = measures.get(REPORTED + name.removeprefix(WAITING), {})
+        told = measures.get(REPORTED + name.removeprefix(BACKLOG), {})
         newest = max(
             (
                 (told[replica][-1].value, series[-1].value)

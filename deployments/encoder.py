@@ -11,9 +11,9 @@ from cluster.isolation import encode_isolated
 from cluster.live import EncoderSettings, parse_settings
 from cluster.telemetry.metrics import PENDING_TOKENS
 from cluster.telemetry.tracing import TRACING
-from cluster.types import TokenBatch, VectorBatch
+from cluster.types import Backlog, TokenBatch, VectorBatch
 from deployments.failures import failures_told
-from deployments.reporting import Backlog, EncoderReport
+from deployments.reporting import EncoderReport
 from deployments.stage import Stage
 
 
@@ -27,22 +27,19 @@ class Encoder(Stage):
         self._isolating = asyncio.Lock()
         with failures_told(f"the encoder {name!r}"):
             self._stage = load_encoder(config, name)
-        self._report = EncoderReport(
-            self._stage.load, lambda: self._stage.pending_tokens, self._stage.sizes.tokens_per_s
-        )
+        self._report = EncoderReport(self._stage.state)
         self.start_reporting(
             lambda: PENDING_TOKENS.labels(name).set(self._stage.pending_tokens), tracing=config.tracing
         )
 
     async def encode(self, batch: TokenBatch) -> VectorBatch:
         """Encode one message."""
-        self._report.received(len(batch.token_ids))
         with TRACING.spans("encode message", (request.trace for request in batch.requests)):
             return await asyncio.wrap_future(self._stage.submit(batch))
 
     async def hear(self, backlog: Backlog) -> None:
-        """Take an ingress's word on what waits there."""
-        self._report.heard(backlog)
+        """Take an ingress's word on its work for this encoder."""
+        self._stage.hear(backlog)
 
     def reconfigure(self, user_config: object) -> None:
         """Take the YAML's ``user_config``.

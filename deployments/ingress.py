@@ -34,7 +34,7 @@ class Ingress(Stage):
             else:
                 self._wiring = await wirings.fused(config)
             self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
-            self._reporter = BacklogReporter(encoders, self._queued_tokens) if encoders is not None else None
+            self._reporter = BacklogReporter(encoders, self._pipeline.stages.backlog) if encoders is not None else None
             self.start_reporting(self._set_gauges, config.tracing)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -17,11 +17,11 @@ from cluster.batching.jobs import Job, Window
 from cluster.batching.lanes import LaneQueues
 from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
-from cluster.batching.reports import Backlogs, Throughput
+from cluster.batching.reports import Backlogs, EncoderState, Throughput
 from cluster.engine.protocol import Engine
 from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
 from cluster.pooling import pool
-from cluster.types import Float32, PoolingType, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Backlog, Float32, PoolingType, TokenBatch, VectorBatch, offsets_of
 
 logger = logging.getLogger("poolhouse")
 
@@ -65,7 +65,6 @@ class Encoder:
         self._queues = LaneQueues(self.sizes, engine.max_sequences, shares)
         self._wake = threading.Condition()
         self._busy_workers = 0
-        self._calls: dict[int, tuple[float, int]] = {}
         self._throughput = Throughput(self.sizes.tokens_per_s)
         self._backlogs = Backlogs()
         self._closed = False
@@ -98,12 +97,29 @@ class Encoder:
             if self._closed:
                 job.done.set_exception(EngineError("the encoder is closed; send the request again"))
                 return job.done
-            self._backlogs.note(batch.sender, batch.sender_tokens)
+            if batch.backlog is not None:
+                self._backlogs.note(batch.backlog)
             queued_tokens = self._queues.tokens
             self._queues.add(job)
             self.pending_tokens += self._queues.tokens - queued_tokens
             self._wake.notify()
         return job.done
+
+    def hear(self, backlog: Backlog) -> None:
+        """Take an ingress's word on its work for this encoder; messages bring it too."""
+        with self._wake:
+            self._backlogs.note(backlog)
+
+    def state(self) -> EncoderState:
+        """Return what autoscaling is to know."""
+        with self._wake:
+            return EncoderState(
+                pending_tokens=self.pending_tokens,
+                busy_s=self.load.busy_s,
+                tokens_per_s=self._throughput.tokens_per_s,
+                has_measured=self._throughput.has_measured,
+                backlogs=self._backlogs.current(),
+            )
 
     def close(self) -> None:
         """Stop after the micro-batches in work; queued messages fail. Frees the engine."""
@@ -123,8 +139,7 @@ class Encoder:
         if not all(worker.is_alive() for worker in self._workers):
             raise EngineError("a thread of the encoder has ended; the replica must be replaced")
         speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
-        for started_s, tokens in list(self._calls.values()):
-            took_s = time.monotonic() - started_s
+        for took_s, tokens in self.load.running:
             if took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
                 raise EngineError(
                     f"the engine has not come back from a call of {tokens} tokens for {took_s:.0f} s; "
@@ -168,7 +183,6 @@ class Encoder:
         live = self._in_time(window, started_s)
         if not live:
             return
-        self._calls[slot] = (started_s, sum(job.lengths[item] for job, item in live))
         try:
             with self.load.call(sum(job.lengths[item] for job, item in live)):
                 parts, widths = self._compute(live, slot, threads)
@@ -177,8 +191,6 @@ class Encoder:
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")
             self._settle(live, known)
             return
-        finally:
-            del self._calls[slot]
         self._settle(live, None, parts, widths, time.monotonic() - started_s)
 
     def _in_time(self, window: Window, now_s: float) -> Window:
@@ -239,7 +251,7 @@ class Encoder:
             for job in finished:
                 job.tokens_per_s = self._throughput.tokens_per_s
                 job.slots = self.engine.slots
-                job.elsewhere_tokens = self._backlogs.elsewhere(job.batch.sender)
+                job.elsewhere_tokens = self._backlogs.elsewhere(job.batch.backlog)
         for job in finished:
             # False where the caller has cancelled it; from here on it no longer can.
             if job.done.set_running_or_notify_cancel():

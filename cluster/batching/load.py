@@ -24,10 +24,9 @@ class EngineLoad:
         self._slots = slots
         self._clock = clock
         self._lock = threading.Lock()
-        self._running: dict[int, float] = {}
+        self._running: dict[int, tuple[float, int]] = {}
         self._next_call = 0
         self._ended_s = 0.0
-        self._encoded_tokens = 0
 
     @contextmanager
     def call(self, tokens: int) -> Iterator[None]:
@@ -36,7 +35,7 @@ class EngineLoad:
         with self._lock:
             number = self._next_call
             self._next_call += 1
-            self._running[number] = started_s
+            self._running[number] = (started_s, tokens)
         try:
             yield
         finally:
@@ -44,26 +43,20 @@ class EngineLoad:
             with self._lock:
                 del self._running[number]
                 self._ended_s += seconds
-                self._encoded_tokens += tokens
             ENCODE_SECONDS.observe(seconds)
             BATCH_FILL.observe(tokens / self._most_tokens)
 
     @property
-    def ended_calls(self) -> tuple[int, float]:
-        """Tokens of the calls that have ended, and the seconds that these took, shared over the slots."""
+    def running(self) -> list[tuple[float, int]]:
+        """Seconds so far and tokens of each call that has not come back."""
         with self._lock:
-            return self._encoded_tokens, self._ended_s / self._slots
+            now_s = self._clock()
+            return [(now_s - started_s, tokens) for started_s, tokens in self._running.values()]
 
     @property
     def busy_s(self) -> float:
         """Seconds that the engine has worked, a call still running included; an engine with all slots busy adds 1 a second."""
         with self._lock:
             now_s = self._clock()
-            running_s = sum(now_s - started_s for started_s in self._running.values())
+            running_s = sum(now_s - started_s for started_s, _ in self._running.values())
             return (self._ended_s + running_s) / self._slots
-
-    @property
-    def longest_call_s(self) -> float:
-        """Seconds that the oldest call still running has taken; 0 at rest."""
-        with self._lock:
-            return self._clock() - min(self._running.values()) if self._running else 0.0

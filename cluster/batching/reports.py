@@ -1,9 +1,14 @@
-"""What an encoder replica reports with each answer, so that an ingress can tell how long work would wait."""
+"""What an encoder replica knows of its speed and of all that waits for it: admission reads it in every answer, autoscaling
+from the replica.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.types import Backlog
 
 # Steps of the speed's moving mean; a micro-batch takes tens of milliseconds, so it follows within a second.
 _STEP = 0.1
@@ -11,8 +16,8 @@ _STEP = 0.1
 # A stretch shorter than this says more about the clock than about the engine.
 _LEAST_STRETCH_S = 0.02
 
-# An ingress that has not sent for so long waits for nothing here, or is gone.
-_SENDER_VALID_S = 3.0
+# An ingress with work speaks once a second at least; one that has been silent for so long has none here, or is gone.
+_VALID_S = 5.0
 
 
 class Throughput:
@@ -24,6 +29,7 @@ class Throughput:
 
     def __init__(self, tokens_per_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.tokens_per_s = tokens_per_s
+        self.has_measured = False
         self._clock = clock
         self._since_s: float | None = None
         self._tokens = 0
@@ -38,6 +44,7 @@ class Throughput:
                 speed = self._tokens / took_s
                 last = self.tokens_per_s
                 self.tokens_per_s = speed if last is None else last + _STEP * (speed - last)
+                self.has_measured = True
                 self._since_s, self._tokens = now_s, 0
         if not work_waits:
             self._since_s = None
@@ -46,29 +53,45 @@ class Throughput:
 
 
 class Backlogs:
-    """What waits at each ingress, as its messages say. Not thread-safe."""
+    """What each ingress last said of its work for this encoder. Not thread-safe: the encoder's lock guards it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._senders: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, tuple[Backlog, float]] = {}
 
-    def note(self, sender: str, tokens: int) -> None:
-        """Take in an ingress's own count, and forget those that have gone quiet."""
+    def note(self, backlog: Backlog) -> None:
+        """Take in what an ingress says; messages overtake one another, so an older word than the last is passed over."""
+        last = self._heard.get(backlog.ingress)
+        if last is None or last[0].reported_s <= backlog.reported_s:
+            self._heard[backlog.ingress] = (backlog, self._clock())
+
+    def current(self) -> list[Backlog]:
+        """The last word of each ingress that has not gone quiet; the others are forgotten."""
         now_s = self._clock()
-        self._senders[sender] = (tokens, now_s)
-        for name in [name for name, (_, at_s) in self._senders.items() if now_s - at_s > _SENDER_VALID_S]:
-            del self._senders[name]
+        self._heard = {
+            ingress: (backlog, at_s) for ingress, (backlog, at_s) in self._heard.items() if now_s - at_s <= _VALID_S
+        }
+        return [backlog for backlog, _ in self._heard.values()]
 
-    def elsewhere(self, sender: str) -> int:
-        """Tokens that wait at all ingresses but this one."""
-        now_s = self._clock()
-        return sum(
-            tokens
-            for name, (tokens, at_s) in self._senders.items()
-            if name != sender and now_s - at_s <= _SENDER_VALID_S
-        )
+    def elsewhere(self, own: Backlog | None) -> int:
+        """Tokens of all ingresses but the one that ``own`` comes from."""
+        return sum(backlog.tokens for backlog in self.current() if own is None or backlog.ingress != own.ingress)
 
-    @property
-    def total(self) -> int:
-        """Tokens that wait at all ingresses."""
-        return self.elsewhere("")
+
+@dataclass(frozen=True, slots=True)
+class EncoderState:
+    """An encoder at one moment: what it tells autoscaling.
+
+    Attributes:
+        pending_tokens: queued or in work here.
+        busy_s: seconds that the engine has worked so far; one with all slots busy adds 1 a second.
+        tokens_per_s: speed when it is kept busy; None where nothing is known.
+        has_measured: that speed comes from work, not from the calibration alone.
+        backlogs: of the ingresses that it has heard of lately.
+    """
+
+    pending_tokens: int
+    busy_s: float
+    tokens_per_s: float | None
+    has_measured: bool
+    backlogs: list[Backlog]

@@ -11,7 +11,7 @@ from cluster.batching import encoder as module
 from cluster.batching.encoder import Encoder
 from cluster.engine.fake import FakeEngine
 from cluster.errors import EngineError, VersionChanged
-from cluster.types import Float32, Int32, Int64, PoolingType, RequestFacts, TokenBatch, offsets_of
+from cluster.types import Backlog, Float32, Int32, Int64, PoolingType, RequestFacts, TokenBatch, offsets_of
 
 
 class _HeldEngine(FakeEngine):
@@ -39,8 +39,7 @@ def _message(token_id: int, fingerprint: str = "f") -> TokenBatch:
         cut_tokens=np.zeros(1, dtype=np.int32),
         owner=np.zeros(1, dtype=np.int32),
         requests=[RequestFacts("r")],
-        sender="ingress",
-        sender_tokens=7,
+        backlog=Backlog("ingress", 7, 1.0),
     )
 
 
@@ -77,7 +76,7 @@ def test_an_answer_reports_what_waits_at_other_ingresses() -> None:
     encoder = Encoder(FakeEngine(), "f", 16)
     encoder.submit(_message(1)).result(30)
     other = _message(2)
-    other.sender = "another ingress"
+    other.backlog = Backlog("another ingress", 5, 1.0)
     assert encoder.submit(other).result(30).elsewhere_tokens == 7
     encoder.close()
 

@@ -20,12 +20,10 @@ def test_busy_time_includes_the_call_that_still_runs() -> None:
     with load.call(128):
         clock.now_s += 2.0
         assert load.busy_s == 2.0
-        assert load.longest_call_s == 2.0
-        assert load.ended_calls == (0, 0.0)
+        assert load.running == [(2.0, 128)]
     clock.now_s += 5.0
     assert load.busy_s == 2.0
-    assert load.longest_call_s == 0.0
-    assert load.ended_calls == (128, 2.0)
+    assert load.running == []
 
 
 def test_an_engine_with_two_slots_is_half_busy_with_one_call() -> None:
@@ -37,11 +35,11 @@ def test_an_engine_with_two_slots_is_half_busy_with_one_call() -> None:
         with load.call(10):
             clock.now_s += 1.0
         assert load.busy_s == 3.0
-        assert load.longest_call_s == 5.0
+        assert load.running == [(5.0, 10)]
 
 
 def test_a_call_that_fails_is_over() -> None:
     load = EngineLoad(256)
     with pytest.raises(RuntimeError), load.call(10):
         raise RuntimeError
-    assert load.longest_call_s == 0.0
+    assert load.running == []

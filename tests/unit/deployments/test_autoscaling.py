@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployments import autoscaling
-from deployments.autoscaling import REPORTED, WAITING, BusyPolicy, TokenPolicy, waiting_at_ingresses
+from deployments.autoscaling import BACKLOG, REPORTED, BusyPolicy, TokenPolicy, backlog_of_ingresses
 
 
 def series(*values: float) -> list[Any]:
@@ -24,7 +24,6 @@ class Context:
     """The part of Serve's AutoscalingContext that the policies read."""
 
     raw_metrics: dict[str, dict[str, list[Any]]] | None = field(default_factory=dict)
-    total_queued_requests: float = 0.0
     total_num_requests: float = 0.0
     target_num_replicas: int = 1
     target_ongoing_requests: float = 10.0
@@ -41,47 +40,43 @@ def encoders(*pending: float, rate: float = 1000.0, busy: float = 0.0, wait_s: f
         "pending_tokens": {name: series(0.0, tokens) for name, tokens in zip(names, pending, strict=True)},
         "busy_share": {name: series(busy, busy) for name in names},
         "tokens_per_s": {name: series(rate) for name in names},
-        "tokens_per_message": {name: series(100.0) for name in names},
         "target_wait_s": {name: series(wait_s) for name in names},
         "target_busy_share": {name: series(0.8) for name in names},
     }
 
 
 @pytest.mark.parametrize(
-    ("pending", "queued_messages", "wanted"),
-    [
-        ((1000.0,), 0, 1.0),
-        ((4000.0,), 0, 4.0),
-        ((2000.0, 2000.0), 0, 4.0),
-        ((1000.0,), 30, 4.0),
-    ],
-    ids=["at the target", "one replica full", "over several replicas", "messages at the handles"],
+    ("pending", "wanted"),
+    [((1000.0,), 1.0), ((4000.0,), 4.0), ((2000.0, 2000.0), 4.0)],
+    ids=["at the target", "one replica full", "over several replicas"],
 )
-def test_tokens_that_wait_ask_for_replicas(pending: tuple[float, ...], queued_messages: int, wanted: float) -> None:
-    ctx = Context(encoders(*pending), total_queued_requests=queued_messages)
-    assert TokenPolicy()(ctx)[0] == pytest.approx(wanted)
+def test_tokens_that_wait_ask_for_replicas(pending: tuple[float, ...], wanted: float) -> None:
+    assert TokenPolicy()(Context(encoders(*pending)))[0] == pytest.approx(wanted)
 
 
 def test_a_longer_target_asks_for_fewer_replicas() -> None:
     assert TokenPolicy()(Context(encoders(8000.0, wait_s=4.0)))[0] == pytest.approx(2.0)
 
 
-def test_what_waits_at_the_ingress_counts() -> None:
-    measures = encoders(1000.0) | {
-        WAITING + "a": {"replica-0": series(2000.0)},
+@pytest.mark.parametrize(("pending", "admitted", "wanted"), [(1000.0, 3000.0, 3.0), (4000.0, 3000.0, 4.0)])
+def test_the_account_of_the_ingresses_counts_once_and_what_is_in_the_replicas_is_the_least(
+    pending: float, admitted: float, wanted: float
+) -> None:
+    measures = encoders(pending) | {
+        BACKLOG + "a": {"replica-0": series(admitted)},
         REPORTED + "a": {"replica-0": series(5.0)},
     }
-    assert TokenPolicy()(Context(measures))[0] == pytest.approx(3.0)
+    assert TokenPolicy()(Context(measures))[0] == pytest.approx(wanted)
 
 
 def test_of_one_ingress_the_newest_word_counts_and_several_ingresses_add_up() -> None:
     measures = {
-        WAITING + "a": {"replica-0": series(9000.0), "replica-1": series(100.0)},
+        BACKLOG + "a": {"replica-0": series(9000.0), "replica-1": series(100.0)},
         REPORTED + "a": {"replica-0": series(5.0), "replica-1": series(6.0)},
-        WAITING + "b": {"replica-0": series(50.0)},
+        BACKLOG + "b": {"replica-0": series(50.0)},
         REPORTED + "b": {"replica-0": series(1.0)},
     }
-    assert waiting_at_ingresses(measures) == 150.0
+    assert backlog_of_ingresses(measures) == 150.0
 
 
 def test_a_steady_load_with_empty_queues_keeps_its_replicas() -> None:

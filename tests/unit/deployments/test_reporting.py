@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from cluster.batching.load import EngineLoad
+from cluster.batching.reports import EncoderState
 from cluster.live import EncoderSettings
-from deployments.autoscaling import REPORTED, WAITING
-from deployments.reporting import Backlog, BusyMeter, EncoderReport
+from cluster.types import Backlog
+from deployments import reporting
+from deployments.autoscaling import BACKLOG, REPORTED
+from deployments.reporting import BacklogReporter, BusyMeter, EncoderReport
 from tests.unit.batching.test_load import Clock
 
+REST = EncoderState(pending_tokens=0, busy_s=0.0, tokens_per_s=None, has_measured=False, backlogs=[])
 
-def work(load: EngineLoad, clock: Clock, tokens: int, seconds: float) -> None:
-    with load.call(tokens):
-        clock.now_s += seconds
+
+class Encoder:
+    """An encoder whose state the test sets."""
+
+    def __init__(self, **state: Any) -> None:
+        self.state = replace(REST, **state)
+        self.clock = Clock()
+        self.report = EncoderReport(lambda: self.state, self.clock)
 
 
 def test_the_busy_share_is_of_the_time_since_the_last_question() -> None:
@@ -27,53 +39,62 @@ def test_the_busy_share_is_of_the_time_since_the_last_question() -> None:
     assert meter.share() == 0.0
 
 
-def test_speed_is_measured_over_busy_time_alone() -> None:
-    clock = Clock()
-    load = EngineLoad(256, clock=clock)
-    report = EncoderReport(load, lambda: 7, clock=clock)
-    assert report.measures()["tokens_per_s"] == 0.0
-    work(load, clock, 2000, 2.0)
-    clock.now_s += 1000.0
-    measures = report.measures()
-    assert measures["tokens_per_s"] == pytest.approx(1000.0)
-    assert measures["pending_tokens"] == 7.0
+def test_an_encoder_reports_its_work_and_its_busy_share() -> None:
+    encoder = Encoder(tokens_per_s=1000.0, has_measured=True)
+    encoder.clock.now_s += 4.0
+    encoder.state = replace(encoder.state, pending_tokens=7, busy_s=3.0)
+    measures = encoder.report.measures()
+    assert (measures["pending_tokens"], measures["busy_share"], measures["tokens_per_s"]) == (7.0, 0.75, 1000.0)
 
 
-def test_a_change_of_speed_replaces_what_was_known() -> None:
-    clock = Clock()
-    load = EngineLoad(256, clock=clock)
-    report = EncoderReport(load, lambda: 0, clock=clock)
-    for rate in (1000, 250):
-        for _ in range(60):
-            work(load, clock, rate, 1.0)
-            report.tokens_per_s()
-    assert report.tokens_per_s() == pytest.approx(250.0, rel=0.5)
+def test_every_ingress_that_was_heard_of_is_reported_with_the_time_of_its_word() -> None:
+    measures = Encoder(backlogs=[Backlog("a", 500, 33.0), Backlog("b", 0, 4.0)]).report.measures()
+    assert (measures[BACKLOG + "a"], measures[REPORTED + "a"]) == (500.0, 33.0)
+    assert (measures[BACKLOG + "b"], measures[REPORTED + "b"]) == (0.0, 4.0)
 
 
-def test_speed_given_in_the_settings_counts_until_work_outweighs_it() -> None:
-    clock = Clock()
-    load = EngineLoad(256, clock=clock)
-    report = EncoderReport(load, lambda: 0, clock=clock)
-    report.settings = EncoderSettings(tokens_per_s=5000.0)
-    assert report.tokens_per_s() == 5000.0
-    work(load, clock, 9000, 9.0)
-    assert report.tokens_per_s() == pytest.approx(1400.0)
+def test_speed_is_measured_before_given_before_calibrated() -> None:
+    encoder = Encoder()
+    assert encoder.report.measures()["tokens_per_s"] == 0.0
+    encoder.state = replace(REST, tokens_per_s=3000.0)
+    assert encoder.report.measures()["tokens_per_s"] == 3000.0
+    encoder.report.settings = EncoderSettings(tokens_per_s=100.0)
+    assert encoder.report.measures()["tokens_per_s"] == 100.0
+    encoder.state = replace(REST, tokens_per_s=2500.0, has_measured=True)
+    assert encoder.report.measures()["tokens_per_s"] == 2500.0
 
 
-def test_an_ingress_that_has_gone_silent_is_forgotten() -> None:
-    clock = Clock()
-    report = EncoderReport(EngineLoad(256, clock=clock), lambda: 0, clock=clock)
-    report.heard(Backlog("a", 500, 33.0))
-    measures = report.measures()
-    assert measures[WAITING + "a"] == 500.0
-    assert measures[REPORTED + "a"] == 33.0
-    clock.now_s += 60.0
-    assert WAITING + "a" not in report.measures()
+class Handle:
+    """The handle of an encoder that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Backlog] = asyncio.Queue()
+        self.hear = self
+
+    async def remote(self, backlog: Backlog) -> None:
+        await self.heard.put(backlog)
 
 
-def test_the_calibration_counts_before_any_work_and_settings_before_the_calibration() -> None:
-    clock = Clock()
-    report = EncoderReport(EngineLoad(256, clock=clock), lambda: 0, 3000.0, clock)
-    assert report.tokens_per_s() == 3000.0
-    report.settings = EncoderSettings(tokens_per_s=100.0)
-    assert report.tokens_per_s() == 100.0
+async def test_an_ingress_tells_of_its_work_and_once_that_there_is_none_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "REPORT_S", 0.001)
+    busy, idle = Handle(), Handle()
+    tokens = {"busy": 40, "idle": 0}
+    asked = asyncio.Event()
+
+    def backlog(name: str) -> Backlog:
+        asked.set()
+        return Backlog("ingress", tokens[name], 1.0)
+
+    reporter = BacklogReporter({"busy": busy, "idle": idle}, backlog)
+    try:
+        assert (await busy.heard.get()).tokens == 40
+        tokens["busy"] = 0
+        while (await busy.heard.get()).tokens:
+            pass
+        for _ in range(3):
+            asked.clear()
+            await asked.wait()
+        assert busy.heard.empty()
+        assert idle.heard.empty()
+    finally:
+        reporter.stop()
