@@ -123,6 +123,13 @@ class EncoderConfig(Strict):
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
     fake_poison_id: Annotated[int, Field(ge=0)] | None = None
 
+    def slots_of(self, threads: int, *, on_gpu: bool) -> int:
+        """Return the slots of a replica with so many CPU threads."""
+        if self.slots is not None or self.engine == "fake":
+            return self.slots or 1
+        # Threads of their own share no barrier: two slots of one thread encode more than one slot of two.
+        return 1 if on_gpu else threads
+
     @property
     def most_micro_batch_tokens(self) -> int:
         """What an engine call must have room for: the configured size, or the largest that is measured."""

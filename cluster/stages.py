@@ -93,6 +93,7 @@ class Stages:
                 cap_weight=batching.message_tokens,
                 # While a new version of the model replaces an old one, tokenizers of both answer.
                 kind=lambda batch: batch.fingerprint,
+                leave=lambda batch, begin, end: batch.gone.update(range(begin, end)),
             )
             for name in config.encoders
         }

@@ -144,6 +144,7 @@ class TokenBatch:
         owner: int32 ``[n]``, index into ``requests``.
         errors: item index → its own error. Such an item has no tokens, and the encoder passes it by.
         backlog: of the ingress that sent the message, this message included.
+        gone: items that nobody waits for any more; an encoder in the ingress's own process sees it grow while it has the message.
     """
 
     fingerprint: str
@@ -157,6 +158,7 @@ class TokenBatch:
     errors: dict[int, PoolhouseError] = field(default_factory=dict)
     version: int = MESSAGE_VERSION
     backlog: Backlog | None = None
+    gone: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

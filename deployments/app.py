@@ -8,6 +8,7 @@ from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 
 from cluster.config import Wiring, parse_config
+from deployments.contradictions import STAGE_ONGOING
 from deployments.encoder import Encoder
 from deployments.failures import failures_told
 from deployments.fast_mode import missing_fast_mode
@@ -19,7 +20,6 @@ logger = logging.getLogger("poolhouse")
 
 # Serve's default of 5 would starve the natural batching, which wants to see what waits.
 _INGRESS_ONGOING = 10_000
-_STAGE_ONGOING = 64
 
 # How soon Serve learns that a replica has died or is stuck; the configuration's deployments may say otherwise.
 _HEALTH_CHECK_PERIOD_S = 2.0
@@ -47,7 +47,7 @@ def _stage(stage: type, name: str) -> Deployment:
     return serve.deployment(
         stage,
         name=name,
-        max_ongoing_requests=_STAGE_ONGOING,
+        max_ongoing_requests=STAGE_ONGOING,
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=_HEALTH_CHECK_TIMEOUT_S,
         request_router_config=RequestRouterConfig(request_router_class="deployments.careful_router.CarefulRouter"),

@@ -249,7 +249,7 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[
 def _memory_bytes(report: ModelReport, encoder: EncoderConfig, answered: Collection[PoolingType]) -> int:
     context_tokens = min(report.context_tokens, encoder.context_tokens or report.context_tokens)
     threads = encoder.threads or len(os.sched_getaffinity(0))
-    slots = encoder.slots or (1 if encoder.gpu_layers else threads)
+    slots = encoder.slots_of(threads, on_gpu=bool(encoder.gpu_layers))
     kinds = len({pooling is PoolingType.RANK for pooling in answered})
     return estimate_memory_bytes(
         report,

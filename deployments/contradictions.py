@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.config import PoolhouseConfig, Strict, Wiring
+from cluster.config import EncoderConfig, PoolhouseConfig, Strict, Wiring
 from cluster.errors import ConfigError
 from cluster.live import EncoderSettings, StageSettings, parse_settings
 from cluster.types import Lane, ModelFacts, PoolingType
@@ -128,18 +128,26 @@ def _scaling(name: str, options: Options) -> list[str]:
 def _places(config: PoolhouseConfig, given: Mapping[str, Options]) -> list[str]:
     ingresses = replica_range(given.get("Ingress", {}))[1]
     each = config.batching.outstanding * len(Lane) * ingresses
-    # The ingress keeps a queue for each model towards the Tokenizer, and sends the Pooler twice as many.
-    needed = {"Tokenizer": each * len(config.models), "Pooler": 2 * each}
-    needed |= {f"Encoder-{name}": each for name in config.encoders}
+    # The ingress keeps a queue for each model towards the Tokenizer, and two towards the Pooler with twice as many messages.
+    needed = {"Tokenizer": each * len(config.models), "Pooler": 4 * each}
+    # These are for the whole deployment, however few replicas it runs; an encoder's are for each slot of a replica.
+    needed = {name: -(-messages // max(1, replica_range(given.get(name, {}))[0])) for name, messages in needed.items()}
+    needed |= {f"Encoder-{name}": each * _slots(encoder) for name, encoder in config.encoders.items()}
     faults = []
     for name, messages in needed.items():
         places = given.get(name, {}).get("max_ongoing_requests", STAGE_ONGOING)
         if places < messages:
             faults.append(
-                f"{name}.max_ongoing_requests is {places} and {ingresses} ingress replica(s) may send {messages} messages at "
-                f"once (batching.outstanding, two lanes): the rest would wait where nobody counts it; raise it to {messages}"
+                f"{name}.max_ongoing_requests is {places} and {ingresses} ingress replica(s) may have {messages} messages at one "
+                f"of its replicas (batching.outstanding, two lanes, slots): the rest would wait where no lane goes first; raise "
+                f"it to {messages}"
             )
     return faults
+
+
+def _slots(encoder: EncoderConfig) -> int:
+    """Of a replica; where the configuration leaves them to the machine, that machine may be any."""
+    return encoder.slots_of(encoder.threads or 1, on_gpu=bool(encoder.gpu_layers))
 
 
 def _message_sizes(config: PoolhouseConfig, facts: Mapping[str, ModelFacts], limit_bytes: int | None) -> list[str]:

@@ -3,7 +3,8 @@
 At most ``outstanding`` messages of a lane are in flight; whatever arrives meanwhile coalesces into the next one, and so does
 what arrives in the same turn of the event loop: requests that one answer has set free go on together. No timers: an idle stage
 gets a request at once and alone, a busy one gets larger messages the busier it is. Work whose caller has gone is
-dropped: while it waits, at once; in a message, with the last caller of that message.
+dropped: while it waits, at once; in a message, with the last caller of that message, or item by item where the stage can be
+told.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
+# Told apart by identity: comparing arrays in the work is an error.
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Work, Result]):
     work: Work
     items: int
@@ -32,10 +34,11 @@ class _Waiting(Generic[Work, Result]):
 
 @dataclass(slots=True)
 class _Message(Generic[Work, Result]):
-    """What is sent together; ``open`` counts the callers that still wait for it."""
+    """What is sent together; ``open`` counts the callers that still wait for it, ``joined`` is what the stage has."""
 
     parts: list[_Waiting[Work, Result]]
     open: int = 0
+    joined: Work | None = None
     carrier: asyncio.Task[None] | None = None
 
 
@@ -49,6 +52,7 @@ class Dispatcher(Generic[Work, Result]):
         weigh: returns (items, weight) of a piece of work; both caps bound a message of several pieces.
         outstanding: messages in flight for each lane, asked anew every time, since replicas come and go.
         kind: only work of one kind may share a message.
+        leave: told of items ``[begin, end)`` of a message on its way that nobody waits for any more, while others of it are.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Dispatcher(Generic[Work, Result]):
         cap_items: int,
         cap_weight: int,
         kind: Callable[[Work], Hashable] = lambda work: None,
+        leave: Callable[[Work, int, int], None] = lambda message, begin, end: None,
     ) -> None:
         self._send = send
         self._join = join
@@ -70,6 +75,7 @@ class Dispatcher(Generic[Work, Result]):
         self._cap_items = cap_items
         self._cap_weight = cap_weight
         self._kind = kind
+        self._leave = leave
         self._waiting: dict[Lane, deque[_Waiting[Work, Result]]] = {lane: deque() for lane in Lane}
         self._in_flight = dict.fromkeys(Lane, 0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,6 +118,9 @@ class Dispatcher(Generic[Work, Result]):
         message.open -= 1
         if message.open == 0 and message.carrier is not None:
             message.carrier.cancel()
+        elif message.joined is not None and waiting in message.parts:
+            begin = sum(part.items for part in message.parts[: message.parts.index(waiting)])
+            self._leave(message.joined, begin, begin + waiting.items)
 
     def _pump(self, lane: Lane) -> None:
         self._pump_is_due[lane] = False
@@ -122,7 +131,7 @@ class Dispatcher(Generic[Work, Result]):
                 for waiting in parts:
                     waiting.message = message
                 self._in_flight[lane] += 1
-                message.carrier = asyncio.get_running_loop().create_task(self._carry(parts))
+                message.carrier = asyncio.get_running_loop().create_task(self._carry(message))
                 self._tasks.add(message.carrier)
                 message.carrier.add_done_callback(partial(self._land, lane))
 
@@ -151,19 +160,24 @@ class Dispatcher(Generic[Work, Result]):
         self._in_flight[lane] -= 1
         self._pump(lane)
 
-    async def _carry(self, message: list[_Waiting[Work, Result]]) -> None:
+    async def _carry(self, message: _Message[Work, Result]) -> None:
+        # Who has left since the message was formed is left out of it.
+        parts = message.parts = [waiting for waiting in message.parts if not waiting.answer.done()]
+        if not parts:
+            return
         try:
-            result = await self._send(self._join([waiting.work for waiting in message]))
+            message.joined = self._join([waiting.work for waiting in parts])
+            result = await self._send(message.joined)
             begin = 0
-            for waiting in message:
+            for waiting in parts:
                 end = begin + waiting.items
                 if not waiting.answer.done():
-                    part = result if len(message) == 1 else self._pick(result, begin, end)
+                    part = result if len(parts) == 1 else self._pick(result, begin, end)
                     waiting.answer.set_result(part)
                 begin = end
         except BaseException as error:
             # Every waiting request learns of it; cancellation of this task itself must still end the task.
-            for waiting in message:
+            for waiting in parts:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(_raisable(error))
             if not isinstance(error, Exception):

@@ -103,7 +103,13 @@ class Encoder:
             self._queues.add(job)
             self.pending_tokens += self._queues.tokens - queued_tokens
             self._wake.notify()
+        job.done.add_done_callback(lambda done: self._drop(job) if done.cancelled() else None)
         return job.done
+
+    def _drop(self, job: Job) -> None:
+        # At once, not when its turn comes: whoever bounds the messages here counts a cancelled one no more.
+        with self._wake:
+            self.pending_tokens -= self._queues.discard(job)
 
     def hear(self, backlog: Backlog) -> None:
         """Take an ingress's word on its work for this encoder; messages bring it too."""
@@ -194,13 +200,13 @@ class Encoder:
         self._settle(live, None, parts, widths, time.monotonic() - started_s)
 
     def _in_time(self, window: Window, now_s: float) -> Window:
-        """Refuse the items whose deadline has passed or whose message was cancelled; return the others."""
+        """Refuse the items whose deadline has passed or whose caller has gone; return the others."""
         live: list[tuple[Job, int]] = []
         late: list[tuple[Job, int]] = []
         for job, item in window:
             remaining_s = job.remaining_s(item)
             in_time = remaining_s is None or now_s - job.arrived_s <= remaining_s
-            wanted = in_time and not job.done.cancelled()
+            wanted = in_time and not job.done.cancelled() and item not in job.batch.gone
             (live if wanted else late).append((job, item))
             if wanted and job.started_s is None:
                 job.started_s = now_s

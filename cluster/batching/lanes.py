@@ -51,6 +51,18 @@ class LaneQueues:
         self.tokens += sum(job.lengths[item] for item in items)
         self._queues[job.lane].append(_Waiting(job, items))
 
+    def discard(self, job: Job) -> int:
+        """Take a message's items out, those that are still queued; return their tokens."""
+        queue = self._queues[job.lane]
+        for waiting in queue:
+            if waiting.job is job:
+                queue.remove(waiting)
+                tokens = sum(job.lengths[item] for item in waiting.items)
+                job.open_items -= len(waiting.items)
+                self.tokens -= tokens
+                return tokens
+        return 0
+
     def drain(self) -> list[Job]:
         """Empty the queues and return the messages that were in them."""
         jobs = [waiting.job for queue in self._queues.values() for waiting in queue]

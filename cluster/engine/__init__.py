@@ -40,7 +40,7 @@ def load_engine(
             max_micro_batch_tokens=encoder.most_micro_batch_tokens,
             context_tokens=encoder.context_tokens,
             seconds_per_token=encoder.fake_seconds_per_token,
-            slots=encoder.slots or 1,
+            slots=encoder.slots_of(threads, on_gpu=False),
             poison_id=encoder.fake_poison_id,
         )
     # Imported late: processes that only need the fake engine do not pay for the native library.
@@ -58,8 +58,7 @@ def load_engine(
         micro_batch_tokens=encoder.most_micro_batch_tokens,
         context_tokens=context_tokens,
         threads=threads,
-        # Threads of their own share no barrier: two slots of one thread encode more than one slot of two.
-        slots=encoder.slots or (1 if gpu_layers else threads),
+        slots=encoder.slots_of(threads, on_gpu=bool(gpu_layers)),
         gpu_layers=encoder.gpu_layers,
         flash_attention=encoder.flash_attention,
         hidden=any(pooling is not PoolingType.RANK for pooling in pooling_types),

@@ -16,6 +16,7 @@ class _Stage:
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
         self.cancelled: list[list[str]] = []
+        self.left: list[list[str]] = []
         self.free = asyncio.Event()
         self.dispatcher = Dispatcher[list[str], list[str]](
             send=self._send,
@@ -26,6 +27,7 @@ class _Stage:
             cap_items=100,
             cap_weight=1_000,
             kind=lambda work: work[0][0],
+            leave=lambda message, begin, end: self.left.append(message[begin:end]),
         )
 
     async def _send(self, message: list[str]) -> list[str]:
@@ -87,6 +89,7 @@ async def test_a_message_goes_on_while_somebody_waits_for_it() -> None:
     assert stage.seen[-1] == ["a2", "a3"]
     await _cancel(second)
     assert stage.cancelled == []
+    assert stage.left == [["a2"]]
     stage.free.set()
     assert await third == ["A3"]
 
@@ -124,3 +127,15 @@ async def test_work_of_two_kinds_never_shares_a_message() -> None:
     stage.free.set()
     assert await asyncio.gather(first, *others) == [["A1"], ["A2"], ["B3"], ["A4"]]
     assert stage.seen == [["a1"], ["a2"], ["b3"], ["a4"]]
+
+
+async def test_a_caller_that_leaves_while_its_message_forms_is_left_out_of_it() -> None:
+    stage = _Stage()
+    gone, stays = stage.submit("a1"), stage.submit("a2")
+    # The submits' own turn, and that in which the message is formed and its carrier has not begun.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await _cancel(gone)
+    stage.free.set()
+    assert await stays == ["A2"]
+    assert stage.seen == [["a2"]]

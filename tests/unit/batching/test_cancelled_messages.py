@@ -49,10 +49,28 @@ def test_a_cancelled_message_never_reaches_the_engine() -> None:
     first = encoder.submit(_message(1))
     assert engine.entered.wait(30)
     gone, last = encoder.submit(_message(2)), encoder.submit(_message(3))
+    assert encoder.pending_tokens == 3
     assert gone.cancel()
+    assert encoder.pending_tokens == 2
     engine.release.set()
     first.result(30)
     last.result(30)
+    encoder.close()
+    assert engine.seen == [1, 3]
+    assert encoder.pending_tokens == 0
+
+
+def test_items_whose_callers_have_gone_never_reach_the_engine() -> None:
+    engine = _HeldEngine()
+    encoder = Encoder(engine, "f", 16)
+    first = encoder.submit(_message(1))
+    assert engine.entered.wait(30)
+    message = TokenBatch.concatenate([_message(token_id) for token_id in (2, 3, 4)])
+    shared = encoder.submit(message)
+    message.gone.update({0, 2})
+    engine.release.set()
+    first.result(30)
+    assert shared.result(30).rows(1).size
     encoder.close()
     assert engine.seen == [1, 3]
     assert encoder.pending_tokens == 0

@@ -60,7 +60,22 @@ def test_the_production_configuration_has_none() -> None:
         ),
         (
             lambda document, args, given: given["Ingress"]["autoscaling_config"].update(max_replicas=9),
-            ("Tokenizer.max_ongoing_requests", "72"),
+            ("Pooler.max_ongoing_requests", "72"),
+        ),
+        (
+            lambda document, args, given: (
+                given["Tokenizer"]["autoscaling_config"].update(min_replicas=1, max_replicas=1)
+                or given["Tokenizer"].update(max_ongoing_requests=63)
+            ),
+            ("Tokenizer.max_ongoing_requests", "64"),
+        ),
+        (
+            lambda document, args, given: args["encoders"]["rank"].update(slots=3),
+            ("Encoder-rank.max_ongoing_requests", "96"),
+        ),
+        (
+            lambda document, args, given: args["encoders"]["rank"].update(gpu_layers=0, threads=4),
+            ("Encoder-rank.max_ongoing_requests", "128"),
         ),
         (
             lambda document, args, given: given["Encoder-rank"].update(user_config={"target_wait": 1}),
