@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Callable, Collection, Mapping
 
 from cluster.errors import PoolhouseError
+
+SHOWN = 16
+"""So many bad items are named; the others are counted."""
 
 
 def raise_item_errors(errors: Mapping[int, PoolhouseError], param: str, items: int, *, listed: bool = True) -> None:
@@ -15,21 +19,29 @@ def raise_item_errors(errors: Mapping[int, PoolhouseError], param: str, items: i
     """
     if not errors:
         return
-    numbered = sorted(errors.items())
-    first = numbered[0][1]
-    if len(numbered) == 1:
-        where = f"{param}[{numbered[0][0]}]" if listed else param
-        raise type(first)(first.message, where, **first.extra)
-    shown = numbered[:16]
-    more = f" and {len(numbered) - len(shown)} more" if len(numbered) > len(shown) else ""
-    each = "; ".join(f"{param}[{item}]: {error.message}" for item, error in shown)
-    kind = type(first) if all(type(error) is type(first) for error in errors.values()) else _worst(errors)
-    raise kind(
-        f"{len(numbered)} of {items} items cannot be served: {each}{more}",
-        ", ".join(f"{param}[{item}]" for item, _ in shown) + more,
+    if len(errors) == 1:
+        item, error = next(iter(errors.items()))
+        raise type(error)(error.message, f"{param}[{item}]" if listed else param, **error.extra)
+    # A fault of ours outweighs the client's, since a retry can help.
+    kinds = dict.fromkeys(type(error) for error in errors.values())
+    kind = max(kinds, key=lambda each: each.status)
+    raise several(
+        kind, "cannot be served", errors, lambda item: f"{param}[{item}]: {errors[item].message}", param, items
     )
 
 
-def _worst(errors: Mapping[int, PoolhouseError]) -> type[PoolhouseError]:
-    """Return the kind to answer with: a fault of ours outweighs the client's, since a retry can help."""
-    return type(max(errors.values(), key=lambda error: error.status))
+def several(
+    kind: type[PoolhouseError],
+    fault: str,
+    bad: Collection[int],
+    describe: Callable[[int], str],
+    param: str,
+    items: int,
+) -> PoolhouseError:
+    """Return one error for several bad items of ``items``; only those that are named are described, as there may be thousands."""
+    shown = heapq.nsmallest(SHOWN, bad)
+    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    return kind(
+        f"{len(bad)} of {items} items {fault}: {'; '.join(map(describe, shown))}{more}",
+        ", ".join(f"{param}[{item}]" for item in shown) + more,
+    )

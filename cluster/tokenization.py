@@ -16,6 +16,7 @@ from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.protocol import Vocabulary
 from cluster.errors import InputTooLong, InvalidRequest, PoolhouseError, nearest
+from cluster.item_errors import SHOWN
 from cluster.pairs import Pair, PairFormat, Pairs, pair_format
 from cluster.types import Int32, ModelFacts, PoolingType, RequestFacts, TokenBatch, offsets_of
 
@@ -124,6 +125,7 @@ class Tokenizer:
         cut = np.zeros(len(batch), dtype=np.int32)
         second_segment = np.full(len(batch), -1, dtype=np.int32)
         errors: dict[int, PoolhouseError] = {}
+        told: dict[tuple[int, type[PoolhouseError], str | None], list[PoolhouseError]] = {}
         pairs = Pairs(model.pair_format)
         for item, (text, owner) in enumerate(zip(batch.inputs, batch.owner, strict=True)):
             try:
@@ -134,7 +136,11 @@ class Tokenizer:
                     pair = pairs.of(owner, options.pair, text)
                     ids, second_segment[item], cut[item] = pair.ids, pair.second_segment, pair.cut_tokens
             except PoolhouseError as error:
-                errors[item] = error
+                # Of a request's many like errors the first are told; each other one is a reference in the message, no error more.
+                alike = told.setdefault((id(batch.requests[owner]), type(error), error.param), [])
+                if len(alike) < SHOWN:
+                    alike.append(error.with_traceback(None))
+                errors[item] = alike[-1]
                 ids = _NO_TOKENS
             sequences.append(ids)
         owners = np.asarray(batch.owner, dtype=np.int32)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.api.body import describe
-from cluster.api.inputs import merged_errors
+from cluster.api.inputs import bad_items
 from cluster.calls import RerankAnswer
-from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge, PoolhouseError
+from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge
 
 
 def parse_text(value: Any, param: str) -> str:
@@ -42,18 +42,16 @@ def parse_documents(value: Any, param: str, max_items: int) -> list[str]:
         raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
     if set(map(type, value)) == {str}:
         return value
-    documents: list[str] = []
-    errors: list[tuple[int, PoolhouseError]] = []
-    for index, item in enumerate(value):
-        text = item.get("text") if isinstance(item, dict) else item
-        if isinstance(text, str):
-            documents.append(text)
-        else:
-            where = f"{param}[{index}]"
-            what = "an object without a text" if isinstance(item, dict) else describe(item)
-            errors.append((index, InvalidRequest(f'{where} is {what}; send a string or {{"text": "…"}}', where)))
-    if errors:
-        raise merged_errors(errors, param, len(value))
+    texts = [item.get("text") if isinstance(item, dict) else item for item in value]
+    documents = [text for text in texts if isinstance(text, str)]
+    if len(documents) < len(texts):
+        bad = [index for index, text in enumerate(texts) if not isinstance(text, str)]
+
+        def fault(index: int) -> str:
+            what = "an object without a text" if isinstance(value[index], dict) else describe(value[index])
+            return f'{param}[{index}] is {what}; send a string or {{"text": "…"}}'
+
+        raise bad_items(bad, fault, param, len(value))
     return documents
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.api.body import describe
 from cluster.calls import Input
 from cluster.errors import InvalidRequest, PayloadTooLarge, PoolhouseError
+from cluster.item_errors import several
 
-_SHOWN = 16
 _NONE = object()
 
 
@@ -25,25 +26,21 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     if value is None:
         raise InvalidRequest(f"{param} is missing; send a string, a list of strings, or token ids", param)
     if not isinstance(value, list):
-        return [_item(value, param)]
+        return [_lone(value, param)]
     if not value:
         raise InvalidRequest(f"{param} is an empty list; send at least one item", param)
     kinds = set(map(type, value))
     if _is_one_sequence(kinds):
-        return [_item(value, param)]
+        return [_lone(value, param)]
     if len(value) > max_items:
         raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
     if kinds == {str} and all(value):
         return list(value)
-    items: list[Input] = []
-    errors: list[tuple[int, PoolhouseError]] = []
-    for index, item in enumerate(value):
-        try:
-            items.append(_item(item, f"{param}[{index}]"))
-        except InvalidRequest as error:
-            errors.append((index, error))
-    if errors:
-        raise merged_errors(errors, param, len(value))
+    read = [_item(item) for item in value]
+    items = [item for item in read if item is not None]
+    if len(items) < len(value):
+        bad = [index for index, item in enumerate(read) if item is None]
+        raise bad_items(bad, lambda index: _fault(value[index], f"{param}[{index}]"), param, len(value))
     return items
 
 
@@ -60,22 +57,40 @@ def _is_one_sequence(kinds: set[type]) -> bool:
     return bool(kinds & {int, float}) and not kinds & {list, dict}
 
 
-def _item(value: Any, where: str) -> Input:
-    if isinstance(value, str):
-        if not value:
-            raise InvalidRequest(f"{where} is an empty string; send at least one character", where)
-        return value
+def _lone(value: Any, param: str) -> Input:
+    item = _item(value)
+    if item is None:
+        raise InvalidRequest(_fault(value, param), param)
+    return item
+
+
+def _item(value: Any) -> Input | None:
+    """Return one input, or None for what is none: most of a large request may be bad, so that must be cheap to see."""
     if isinstance(value, dict):
-        return _item(_text_of(value, where), where)
+        value = _text_of(value)
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, list) and all(map(is_part, value)) and any(part != "" for part in value):
+        return value
+    return None
+
+
+def _fault(value: Any, where: str) -> str:
+    """Say what is wrong with a value that is no input."""
+    if isinstance(value, dict):
+        text = _text_of(value)
+        if text is None:
+            return f'{where} is an object without a text; send {{"prompt_string": "…"}} or a string'
+        value = text
+    if value == "":
+        return f"{where} is an empty string; send at least one character"
     if isinstance(value, list) and value:
         bad = next((part for part in value if not is_part(part)), _NONE)
         if bad is not _NONE:
-            raise InvalidRequest(f"{where} has {describe(bad)}, which is neither a token id nor a string", where)
-        if not any(part != "" for part in value):
-            raise InvalidRequest(f"{where} has empty strings only; send at least one character", where)
-        return value
+            return f"{where} has {describe(bad)}, which is neither a token id nor a string"
+        return f"{where} has empty strings only; send at least one character"
     expected = "a non-empty string, or a non-empty list of token ids"
-    raise InvalidRequest(f"{where} is {'an empty list' if value == [] else describe(value)}; send {expected}", where)
+    return f"{where} is {'an empty list' if value == [] else describe(value)}; send {expected}"
 
 
 def is_part(value: object) -> bool:
@@ -83,28 +98,26 @@ def is_part(value: object) -> bool:
     return type(value) is str or (type(value) is int and 0 <= value < 2**31)
 
 
-def _text_of(value: dict[str, Any], where: str) -> str:
-    if isinstance(value.get("prompt_string"), str):
-        text: str = value["prompt_string"]
-        return text
-    if isinstance(value.get("text"), str):
-        text = value["text"]
-        return text
+def _text_of(value: dict[str, Any]) -> str | None:
+    for name in ("prompt_string", "text"):
+        text = value.get(name)
+        if isinstance(text, str):
+            return text
     parts = value.get("content")
     if isinstance(parts, list) and parts:
         texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type", "text") == "text"]
         if len(texts) == len(parts) and all(isinstance(text, str) for text in texts):
-            return "".join(str(text) for text in texts)
-    raise InvalidRequest(f'{where} is an object without a text; send {{"prompt_string": "…"}} or a string', where)
+            return "".join(map(str, texts))
+    return None
 
 
-def merged_errors(errors: list[tuple[int, PoolhouseError]], param: str, items: int) -> InvalidRequest:
-    """Return one error for several bad items."""
-    if len(errors) == 1:
-        return InvalidRequest(errors[0][1].message, errors[0][1].param)
-    more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-    listed = "; ".join(error.message for _, error in errors[:_SHOWN])
-    return InvalidRequest(
-        f"{len(errors)} of {items} items are bad: {listed}{more}",
-        ", ".join(f"{param}[{index}]" for index, _ in errors[:_SHOWN]) + more,
-    )
+def bad_items(bad: Sequence[int], fault: Callable[[int], str], param: str, items: int) -> PoolhouseError:
+    """Return one error for all bad items of a request.
+
+    Args:
+        bad: their indices.
+        fault: says what is wrong with one, and where; asked for those that are named.
+    """
+    if len(bad) == 1:
+        return InvalidRequest(fault(bad[0]), f"{param}[{bad[0]}]")
+    return several(InvalidRequest, "are bad", bad, fault, param, items)

@@ -208,6 +208,15 @@ class TestBatches:
         assert batch.lengths.tolist() == [3, 0, 0, 3]
         assert {item: type(error) for item, error in batch.errors.items()} == {1: InvalidRequest, 2: InputTooLong}
 
+    def test_of_thousands_of_bad_items_the_first_of_each_request_have_errors_of_their_own(self) -> None:
+        one, other = (_batch([[99_000 + item] for item in range(1_000)], name) for name in ("one", "other"))
+        batch = Tokenizer({"m": _model()}).tokenize(TextBatch.concatenate([one, other]))
+        assert sorted(batch.errors) == list(range(2_000))
+        for first in (0, 1_000):
+            messages = [batch.errors[first + item].message for item in range(1_000)]
+            assert all(f"id {99_000 + item} is" in message for item, message in enumerate(messages[:16]))
+            assert len({id(batch.errors[first + item]) for item in range(1_000)}) == 16
+
     def test_what_was_cut_is_counted_for_each_item(self) -> None:
         batch = Tokenizer({"m": _model(max_tokens=4)}).tokenize(_batch(["a", "a b c d"], truncate=Truncate.END))
         assert batch.cut_tokens.tolist() == [0, 2]

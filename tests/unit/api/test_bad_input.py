@@ -124,3 +124,23 @@ async def test_field_names_cannot_add_headers(client: httpx.AsyncClient) -> None
     response = await _send(client, orjson.dumps({"input": "a", "x\r\nset-cookie: a=b": 1}))
     assert response.status_code == 200
     assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("item", "part"),
+    [
+        (None, "is null"),
+        ("", "is an empty string"),
+        ([1.5], "has the number 1.5"),
+        ({}, "is an object without a text"),
+        ([99_999_999], "token id 99999999 is outside"),
+    ],
+    ids=["null", "empty", "no id", "no text", "outside the vocabulary"],
+)
+async def test_fifty_thousand_bad_items_are_all_counted_and_the_first_are_named(
+    client: httpx.AsyncClient, item: Any, part: str
+) -> None:
+    error = _check_error(await _send(client, orjson.dumps({"input": ["good", *[item] * 49_999]})))
+    assert error["message"].startswith("49999 of 50000 items ")
+    assert error["message"].count(part) == 16
+    assert error["param"] == ", ".join(f"input[{index}]" for index in range(1, 17)) + " and 49983 more"
