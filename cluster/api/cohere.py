@@ -8,10 +8,9 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields
-from cluster.api.documents import parse_documents, parse_text
 from cluster.api.errors import error_body
-from cluster.api.jina import RerankRequest, common_members
-from cluster.calls import RerankAnswer, RerankCall
+from cluster.api.scoring import RerankRequest, best_first, rerank_call
+from cluster.calls import RerankAnswer
 from cluster.config import Limits, Truncate
 from cluster.errors import PoolhouseError
 
@@ -25,13 +24,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
     """
     fields = Fields(body)
     fields.ignore("priority")
-    call = RerankCall(
-        queries=[parse_text(fields.raw("query"), "query")],
-        documents=parse_documents(fields.raw("documents"), "documents", limits.max_items),
-        unit_interval=not fields.flag("raw_scores"),
-        top_n=fields.integer("top_n", 0),
-        **common_members(fields, headers),
-    )
+    call = rerank_call(fields, headers, limits, unit_interval=not fields.flag("raw_scores"))
     # Cohere's service cuts what is too long, and its clients rely on that.
     call.truncate = call.truncate or Truncate.END
     return RerankRequest(call, fields.flag("return_documents") or False, fields.unknown())
@@ -40,7 +33,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
 def format_rerank(answer: RerankAnswer, request: RerankRequest, request_id: str) -> bytes:
     """Print ``{"id", "results": [{"index", "relevance_score"}], "meta"}``."""
     results: list[dict[str, Any]] = []
-    for index, score in zip(answer.order.tolist(), answer.scores[answer.order].tolist(), strict=True):
+    for index, score in best_first(answer):
         result: dict[str, Any] = {"index": index, "relevance_score": score}
         if answer.cut_tokens[index]:
             result["truncated_tokens"] = answer.cut_tokens[index]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.api.body import describe
-from cluster.api.inputs import bad_items
+from cluster.api.inputs import bad_items, check_limit
 from cluster.calls import RerankAnswer
-from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge
+from cluster.errors import EmptyInput, InvalidRequest
 
 
 def parse_text(value: Any, param: str) -> str:
@@ -36,10 +37,7 @@ def parse_documents(value: Any, param: str, max_items: int) -> list[str]:
     if not isinstance(value, list):
         what = "missing" if value is None else describe(value)
         raise InvalidRequest(f"{param} is {what}; send a list of strings", param)
-    if not value:
-        raise EmptyInput(f"{param} is an empty list; send at least one document", param)
-    if len(value) > max_items:
-        raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
+    check_count(value, param, max_items, "at least one document")
     if set(map(type, value)) == {str}:
         return value
     texts = [item.get("text") if isinstance(item, dict) else item for item in value]
@@ -53,6 +51,18 @@ def parse_documents(value: Any, param: str, max_items: int) -> list[str]:
 
         raise bad_items(bad, fault, param, len(value))
     return documents
+
+
+def check_count(items: Sequence[object], param: str, max_items: int, expected: str) -> None:
+    """Check how many items a request has.
+
+    Raises:
+        EmptyInput: none; it should have been what is ``expected``.
+        PayloadTooLarge: more than the limit.
+    """
+    if not items:
+        raise EmptyInput(f"{param} is an empty list; send {expected}", param)
+    check_limit(items, param, max_items)
 
 
 def result_members(answer: RerankAnswer, index: int) -> dict[str, int]:

@@ -32,8 +32,7 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     kinds = set(map(type, value))
     if _is_one_sequence(kinds):
         return [_lone(value, param)]
-    if len(value) > max_items:
-        raise PayloadTooLarge(f"{param} has {len(value)} items and the limit is {max_items}; send it in parts", param)
+    check_limit(value, param, max_items)
     if kinds == {str} and all(value):
         return list(value)
     read = [_item(item) for item in value]
@@ -42,6 +41,16 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
         bad = [index for index, item in enumerate(read) if item is None]
         raise bad_items(bad, lambda index: _fault(value[index], f"{param}[{index}]"), param, len(value))
     return items
+
+
+def check_limit(items: Sequence[object], param: str, max_items: int) -> None:
+    """Check the number of a request's items.
+
+    Raises:
+        PayloadTooLarge: it is above the limit.
+    """
+    if len(items) > max_items:
+        raise PayloadTooLarge(f"{param} has {len(items)} items and the limit is {max_items}; send it in parts", param)
 
 
 def is_list_of_inputs(value: Any) -> bool:

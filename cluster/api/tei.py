@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields, describe
-from cluster.api.documents import parse_documents, parse_text
+from cluster.api.documents import check_count, parse_documents, parse_text
 from cluster.api.errors import error_body
-from cluster.api.jina import RerankRequest, common_members
 from cluster.api.openai import parse_timeout_s
+from cluster.api.scoring import RerankRequest, best_first, classify_call, rerank_call
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.config import Limits, Truncate
 from cluster.errors import (
@@ -20,12 +20,10 @@ from cluster.errors import (
     EngineError,
     InvalidRequest,
     Overloaded,
-    PayloadTooLarge,
     PoolhouseError,
     PoolingUnavailable,
     Unauthorized,
 )
-from cluster.types import Lane
 
 
 def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits) -> RerankRequest:
@@ -36,14 +34,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
         PayloadTooLarge: more texts than the limit.
     """
     fields = Fields(body)
-    call = RerankCall(
-        queries=[parse_text(fields.raw("query"), "query")],
-        documents=parse_documents(fields.raw("texts"), "texts", limits.max_items),
-        unit_interval=not fields.flag("raw_scores"),
-        top_n=fields.integer("top_n", 0),
-        param="texts",
-        **common_members(fields, headers),
-    )
+    call = rerank_call(fields, headers, limits, unit_interval=not fields.flag("raw_scores"), param="texts")
     call.truncate = _directed(call.truncate, fields)
     return RerankRequest(call, fields.flag("return_text") or False, fields.unknown())
 
@@ -51,7 +42,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
 def format_rerank(answer: RerankAnswer, request: RerankRequest) -> bytes:
     """Print the bare list ``[{"index", "text"?, "score"}]``, the best text first."""
     results: list[dict[str, Any]] = []
-    for index, score in zip(answer.order.tolist(), answer.scores[answer.order].tolist(), strict=True):
+    for index, score in best_first(answer):
         result: dict[str, Any] = {"index": index, "score": score}
         if request.return_documents:
             result["text"] = request.call.documents[index]
@@ -80,20 +71,14 @@ def parse_predict(body: Mapping[str, Any], headers: Mapping[str, str], limits: L
     fields = Fields(body)
     value = fields.raw("inputs")
     is_batch = isinstance(value, list) and any(isinstance(item, list) for item in value)
-    items = value if is_batch else [value]
-    if value == []:
-        raise EmptyInput("inputs is an empty list; send a text or a pair of texts", "inputs")
-    if len(items) > limits.max_items:
-        raise PayloadTooLarge(
-            f"inputs has {len(items)} items and the limit is {limits.max_items}; send it in parts", "inputs"
-        )
-    call = ClassifyCall(
-        inputs=[_sequence(item, f"inputs[{index}]" if is_batch else "inputs") for index, item in enumerate(items)],
-        model=fields.text("model"),
+    items = value if is_batch or value == [] else [value]
+    check_count(items, "inputs", limits.max_items, "a text or a pair of texts")
+    call = classify_call(
+        fields,
+        headers,
+        [_sequence(item, f"inputs[{index}]" if is_batch else "inputs") for index, item in enumerate(items)],
         unit_interval=not fields.flag("raw_scores"),
         truncate=_directed(_truncate(fields), fields),
-        lane=fields.choice("lane", Lane),
-        timeout_s=parse_timeout_s(fields, headers),
         param="inputs",
     )
     return PredictRequest(call, is_batch, fields.unknown())

@@ -10,13 +10,12 @@ import numpy as np
 import orjson
 
 from cluster.api.body import Fields, describe
-from cluster.api.documents import parse_documents, parse_text
-from cluster.api.jina import common_members, read_truncate_prompt_tokens
-from cluster.api.openai import parse_timeout_s, parse_truncate
+from cluster.api.documents import check_count, parse_documents, parse_text
+from cluster.api.openai import parse_truncate
+from cluster.api.scoring import classify_call, common_members, read_truncate_prompt_tokens, usage
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall
 from cluster.config import Limits
-from cluster.errors import EmptyInput, InvalidRequest, PayloadTooLarge
-from cluster.types import Lane
+from cluster.errors import InvalidRequest
 
 _QUERIES = ("text_1", "queries", "data_1")
 _DOCUMENTS = ("text_2", "documents", "items", "data_2")
@@ -75,7 +74,7 @@ def format_score(answer: RerankAnswer, request_id: str, created_s: int) -> bytes
             "created": created_s,
             "model": answer.model,
             "data": data,
-            "usage": _usage(answer.total_tokens),
+            "usage": usage(answer.total_tokens),
             "score_type": answer.score_type,
             "strategy": answer.strategy,
         }
@@ -97,23 +96,15 @@ def parse_classify(body: Mapping[str, Any], headers: Mapping[str, str], limits: 
     if not isinstance(items, list):
         what = "missing" if value is None else describe(value)
         raise InvalidRequest(f"{param} is {what}; send texts as input, or pairs of texts as pairs", param)
-    if not items:
-        raise EmptyInput(f"{param} is an empty list; send at least one item", param)
-    if len(items) > limits.max_items:
-        raise PayloadTooLarge(
-            f"{param} has {len(items)} items and the limit is {limits.max_items}; send it in parts", param
-        )
+    check_count(items, param, limits.max_items, "at least one item")
     named = [(f"{param}[{index}]" if isinstance(value, list) else param, item) for index, item in enumerate(items)]
     activation, raw = fields.flag("use_activation"), fields.flag("raw_scores")
-    call = ClassifyCall(
-        inputs=[parse_text(item, where) for where, item in named]
-        if pairs is None
-        else [_pair(item, where) for where, item in named],
-        model=fields.text("model"),
-        truncate=parse_truncate(fields),
+    call = classify_call(
+        fields,
+        headers,
+        [parse_text(item, where) if pairs is None else _pair(item, where) for where, item in named],
         unit_interval=activation is not False if raw is None else not raw,
-        lane=fields.choice("lane", Lane),
-        timeout_s=parse_timeout_s(fields, headers),
+        truncate=parse_truncate(fields),
         param=param,
     )
     return ClassifyRequest(call, fields.unknown())
@@ -142,15 +133,11 @@ def format_classify(answer: ClassifyAnswer, request_id: str, created_s: int, uni
             "model": answer.model,
             "data": data,
             "labels": answer.labels,
-            "usage": _usage(sum(answer.tokens)),
+            "usage": usage(sum(answer.tokens)),
             "score_type": answer.score_type,
             "fingerprint": answer.fingerprint,
         }
     )
-
-
-def _usage(tokens: int) -> dict[str, int]:
-    return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
 def _first_of(fields: Fields, names: tuple[str, ...]) -> tuple[str, Any]:
