@@ -11,7 +11,7 @@ from cluster.config import Wiring, parse_config
 from deployments.contradictions import STAGE_ONGOING
 from deployments.encoder import Encoder
 from deployments.failures import failures_told
-from deployments.fast_mode import missing_fast_mode
+from deployments.fast_mode import missing_fast_mode, unguarded_proxy
 from deployments.ingress import Ingress
 from deployments.pooler import Pooler
 from deployments.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ def build(args: dict[str, Any]) -> Application:
     """
     with failures_told("the application"):
         config = parse_config(args)
-    for line in missing_fast_mode():
+    for line in missing_fast_mode() + unguarded_proxy():
         logger.warning(line)
     ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", max_ongoing_requests=_INGRESS_ONGOING)
     if config.wiring is Wiring.FUSED:

@@ -21,9 +21,11 @@ from tests.chaos.experiments import (
     overload_args,
     under_load,
 )
+from tests.chaos.front import kill_haproxy, kill_manager
 from tests.chaos.load import Outcome
 from tests.chaos.nodes import lose_a_node
 from tests.chaos.real import kill_real_encoders
+from tests.chaos.updates import update_slowly
 
 _TWO = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 _COST = 1 / 2_000
@@ -80,9 +82,36 @@ def _ingress() -> bool:
     with running(fake_args(fake_seconds_per_token=_COST), {**_TWO, "Ingress": 2}) as cluster:
         outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: cluster.kill("Ingress"), 10))
     _show(outcome)
-    failed_s = [at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times]
-    print(f"  failures over {max(failed_s) - min(failed_s) if failed_s else 0:.1f} s")
-    return not failed_s or max(failed_s) - min(failed_s) <= 2.0
+    return _failed_briefly(outcome)
+
+
+def _haproxy() -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), {**_TWO, "Ingress": 2}) as cluster:
+        outcome = asyncio.run(kill_haproxy(cluster, _RATE_PER_S))
+    _show(outcome)
+    return _failed_briefly(outcome)
+
+
+def _manager() -> bool:
+    with running(fake_args(fake_seconds_per_token=_COST), {**_TWO, "Ingress": 2}) as cluster:
+        killed, ingresses_replaced = asyncio.run(kill_manager(cluster, _RATE_PER_S))
+    _show(killed)
+    print("  afterwards both ingresses replaced, one after the other:")
+    _show(ingresses_replaced)
+    return _failed_briefly(killed) and _failed_briefly(ingresses_replaced, faults=2)
+
+
+def _failed_briefly(outcome: Outcome, faults: int = 1) -> bool:
+    """Whether each fault let requests fail for no more than two seconds."""
+    failed_s = sorted(at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times)
+    bursts = [failed_s[:1]] if failed_s else []
+    for at_s in failed_s[1:]:
+        # A fault's failures lie close together, and faults far apart: a replacement takes seconds to start.
+        if at_s - bursts[-1][-1] > 2.0:
+            bursts.append([])
+        bursts[-1].append(at_s)
+    print("  failures: " + (", ".join(f"{len(b)} within {b[-1] - b[0]:.1f} s" for b in bursts) or "none"))
+    return len(bursts) <= faults and all(b[-1] - b[0] <= 2.0 for b in bursts) and not outcome.wrong
 
 
 def _update() -> bool:
@@ -94,6 +123,16 @@ def _update() -> bool:
         )
     _show(outcome)
     return not outcome.errors and not outcome.wrong
+
+
+def _slow_update() -> bool:
+    args = fake_args(fake_seconds_per_token=_COST)
+    changed = {**args, "models": {"m": {"source": "fake", "prompts": {"query": "query: "}}}}
+    replicas = {**_TWO, "Ingress": 2}
+    with running(args, replicas) as cluster:
+        outcome = asyncio.run(update_slowly(cluster, changed, replicas, 12.0, _RATE_PER_S))
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 5.0
 
 
 def _disconnects() -> bool:
@@ -131,9 +170,12 @@ EXPERIMENTS = {
     "hang-tokenizer": (lambda: _hang("Tokenizer"), 150),
     "hang-pooler": (lambda: _hang("Pooler"), 150),
     "kill-ingress": (_ingress, 150),
+    "kill-haproxy": (_haproxy, 180),
+    "kill-proxy-actor": (_manager, 240),
     "kill-controller": (_controller, 150),
     "lose-node": (_node, 180),
     "update": (_update, 180),
+    "slow-update": (_slow_update, 240),
     "disconnects": (_disconnects, 150),
 }
 

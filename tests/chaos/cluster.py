@@ -17,6 +17,8 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
+from tests.support.haproxy import haproxy_program
+
 ROOT = Path(__file__).parents[2]
 _START_WITHIN_S = 120.0
 _APPLICATION = "poolhouse"
@@ -148,6 +150,7 @@ def set_environment() -> None:
         if line and not line.startswith("#"):
             name, _, value = line.partition("=")
             os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_SERVE_HAPROXY_BINARY_PATH", haproxy_program())
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0.1")
     paths = os.environ.get("PYTHONPATH", "")
     if str(ROOT) not in paths.split(os.pathsep):

@@ -65,14 +65,16 @@ class Client:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
             writer.write(head.encode() + content)
-            answer = await _read_answer(reader)
+            status, content, last = await _read_answer(reader)
+            if last:
+                self.close()
         except (OSError, asyncio.IncompleteReadError, ValueError):
             self.close()
             return 0, b""
         except asyncio.CancelledError:
             self.close()
             raise
-        return answer
+        return status, content
 
     def close(self) -> None:
         """Drop the connection."""
@@ -81,18 +83,20 @@ class Client:
             self._streams = None
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """Return status, content, and whether the server closes the connection after it, as one that is replaced does."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status = int(head.split(" ", 2)[1])
+    last = "connection: close" in head
     if "transfer-encoding: chunked" in head:
         parts = []
         while size := int(await reader.readline(), 16):
             parts.append(await reader.readexactly(size))
             await reader.readexactly(2)
         await reader.readexactly(2)
-        return status, b"".join(parts)
+        return status, b"".join(parts), last
     length = head.partition("content-length:")[2].partition("\r\n")[0]
-    return status, await reader.readexactly(int(length))
+    return status, await reader.readexactly(int(length)), last
 
 
 class Load:

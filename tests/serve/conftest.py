@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from cluster.models.package import packaged_path
 from tests.support.serve_run import ServeRun, application, serve_run
+from tests.support.traces import FOLDER
 
 STARTS_WITHIN_S = 100.0
 
@@ -39,26 +41,29 @@ class Cluster:
 
     Attributes:
         urls: base URL of each wiring.
+        traces: where the split one writes its spans.
         first_answers: wiring → (model, status) of a request to every model at the moment its health was first good.
         unready: statuses of ``GET /health`` before that.
     """
 
     run: ServeRun
     urls: dict[str, str]
+    traces: Path
     first_answers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     unready: set[int] = field(default_factory=set)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    fused, split = _args("fused"), _args("split")
+    fused, split = _args("fused"), {**_args("split"), "tracing": {"exporter": "tests.support.traces:files"}}
     encoders = [f"Encoder-{name}" for name in split["encoders"]]
     applications = [
         application("fused", "/fused", fused, ["Ingress"]),
         application("split", "/split", split, ["Ingress", "Tokenizer", "Pooler", *encoders]),
     ]
-    with serve_run(tmp_path_factory.mktemp("serve"), applications) as run:
-        started = Cluster(run, {wiring: f"{run.url}/{wiring}" for wiring in ("fused", "split")})
+    traces = tmp_path_factory.mktemp("traces")
+    with serve_run(tmp_path_factory.mktemp("serve"), applications, {FOLDER: str(traces)}) as run:
+        started = Cluster(run, {wiring: f"{run.url}/{wiring}" for wiring in ("fused", "split")}, traces)
         with httpx.Client(timeout=60) as client:
 
             def ready() -> bool:

@@ -14,6 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from tests.support.haproxy import haproxy_program
+
 ROOT = Path(__file__).resolve().parents[2]
 
 allows_metrics_interval = pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
@@ -29,6 +31,7 @@ def serve_environment() -> dict[str, str]:
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     return {
         **given,
+        "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_program(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
         # Each of Serve's HAProxy ports may be taken by a server that runs beside the tests.
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

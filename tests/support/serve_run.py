@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.haproxy import haproxy_program
+
 ROOT = Path(__file__).parents[2]
 _MARK = "POOLHOUSE_TEST_RUN"
 _POLL_S = 0.05
@@ -88,8 +90,10 @@ class ServeRun:
 
 
 @contextlib.contextmanager
-def serve_run(directory: Path, applications: list[dict[str, Any]]) -> Iterator[ServeRun]:
-    """Run ``serve run`` over a configuration of these applications, in the environment that ``make serve`` sets."""
+def serve_run(
+    directory: Path, applications: list[dict[str, Any]], more: dict[str, str] | None = None
+) -> Iterator[ServeRun]:
+    """Run ``serve run`` over a configuration of these applications, in the environment that ``make serve`` sets, and more."""
     http, metrics, stats = _free_ports(3)
     document = {
         "proxy_location": "HeadOnly",
@@ -105,9 +109,11 @@ def serve_run(directory: Path, applications: list[dict[str, Any]]) -> Iterator[S
         _MARK: mark,
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "disabled",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_program(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.01",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        **(more or {}),
     }
     output = directory / "printed.txt"
     command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]

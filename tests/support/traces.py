@@ -1,10 +1,19 @@
-"""An exporter of traces into this process's memory, as a configuration names one."""
+"""Exporters of traces, as a configuration names one: into this process's memory, and into files."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+FOLDER = "POOLHOUSE_TEST_TRACES"
+"""Environment variable: where ``files`` writes."""
 
 _exporters: list[InMemorySpanExporter] = []
 
@@ -23,3 +32,31 @@ def finished_spans() -> tuple[ReadableSpan, ...]:
 def wrong() -> str:
     """No list of processors."""
     return "nothing"
+
+
+class _Files(SpanExporter):
+    """Appends each span to a file of its process, as one line of JSON."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / f"{os.getpid()}.jsonl"
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with self._file.open("a", encoding="utf-8") as lines:
+            lines.writelines(span.to_json(indent=None) + "\n" for span in spans)
+        return SpanExportResult.SUCCESS
+
+
+def files() -> list[SpanProcessor]:
+    """An exporter for several processes; the folder is in the environment."""
+    return [SimpleSpanProcessor(_Files(Path(os.environ[FOLDER])))]
+
+
+def spans_in(folder: Path, trace_id: str) -> list[dict[str, Any]]:
+    """The spans of one trace, each with the id of its process."""
+    found = []
+    for file in folder.glob("*.jsonl"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            span = json.loads(line)
+            if span["context"]["trace_id"].removeprefix("0x") == trace_id:
+                found.append({**span, "process": file.stem})
+    return found
