@@ -28,6 +28,11 @@ _ALONE_SHARE = 2.0
 # What another ingress last reported counts for so long; then it has either come again or is gone.
 _REPORT_VALID_S = 3.0
 
+# A message is frozen once it is sent: what its clients no longer want is encoded, and what is in it is lost with its replica.
+# Where work waits, it holds half a second of it, but at least what fills a micro-batch.
+_MESSAGE_S = 0.5
+_LEAST_MESSAGE_TOKENS = 512
+
 _CHARACTERS_PER_TOKEN = 4.0
 _STARTING_RETRY_S = 2.0
 
@@ -73,6 +78,7 @@ class Admission:
         self, config: PoolhouseConfig, running: Callable[[str], int], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limits = config.limits
+        self._message_tokens = config.batching.message_tokens
         self._interactive_share = config.batching.shares[0] / sum(config.batching.shares)
         self._running = running
         self._clock = clock
@@ -84,6 +90,13 @@ class Admission:
     def backlog_tokens(self) -> int:
         """Tokens admitted here and not yet encoded."""
         return sum(load.total_tokens for load in self.loads.values())
+
+    def message_tokens(self, encoder: str) -> int:
+        """Tokens that several requests may share a message with."""
+        tokens_per_s = self.loads[encoder].tokens_per_s
+        if tokens_per_s is None:
+            return self._message_tokens
+        return min(self._message_tokens, max(_LEAST_MESSAGE_TOKENS, int(_MESSAGE_S * tokens_per_s)))
 
     def estimate_tokens(self, model: str, characters: int) -> int:
         """Tokens that so many characters of text will probably be."""

@@ -29,6 +29,9 @@ from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
 from cluster.types import Backlog, Float32, Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
 
+# Numbers in one message to the Pooler: 16 MiB.
+_POOLER_VALUES = 4 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -78,7 +81,7 @@ class Stages:
                 weigh=lambda batch: (len(batch), batch.weight),
                 outstanding=lambda: batching.outstanding,
                 cap_items=batching.message_items * 4,
-                cap_weight=batching.message_tokens * 32,
+                cap_weight=lambda: batching.message_tokens * 32,
             )
             for name in config.models
         }
@@ -90,7 +93,7 @@ class Stages:
                 weigh=lambda batch: (len(batch), len(batch.token_ids)),
                 outstanding=partial(self._outstanding, name),
                 cap_items=batching.message_items,
-                cap_weight=batching.message_tokens,
+                cap_weight=partial(self.admission.message_tokens, name),
                 # While a new version of the model replaces an old one, tokenizers of both answer.
                 kind=lambda batch: batch.fingerprint,
                 leave=lambda batch, begin, end: batch.gone.update(range(begin, end)),
@@ -104,7 +107,7 @@ class Stages:
             weigh=lambda batch: (len(batch), len(batch.vectors.values)),
             outstanding=lambda: 2 * batching.outstanding,
             cap_items=batching.message_items,
-            cap_weight=4 * 1024 * 1024,
+            cap_weight=lambda: _POOLER_VALUES,
         )
         self._scorer = Dispatcher[InteractionBatch, Float32](
             send=senders.score,
@@ -113,7 +116,7 @@ class Stages:
             weigh=lambda batch: (len(batch), len(batch.documents.values)),
             outstanding=lambda: 2 * batching.outstanding,
             cap_items=batching.message_items,
-            cap_weight=4 * 1024 * 1024,
+            cap_weight=lambda: _POOLER_VALUES,
         )
 
     @property

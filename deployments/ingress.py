@@ -15,6 +15,7 @@ from deployments import wirings
 from deployments.failures import failures_told
 from deployments.reporting import BacklogReporter
 from deployments.stage import Stage
+from deployments.updates import version_of
 
 
 class Ingress(Stage):
@@ -30,7 +31,7 @@ class Ingress(Stage):
         with failures_told("the Ingress"):
             config = parse_config(args)
             if config.wiring is Wiring.SPLIT and tokenizer is not None and encoders is not None and pooler is not None:
-                self._wiring = await wirings.split(config, tokenizer, encoders, pooler)
+                self._wiring = await wirings.split(config, version_of(args), tokenizer, encoders, pooler)
             else:
                 self._wiring = await wirings.fused(config)
             self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)

@@ -14,20 +14,23 @@ from cluster.tokenization import TextBatch
 from cluster.types import TokenBatch
 from deployments.failures import failures_told
 from deployments.stage import Stage
+from deployments.updates import after_encoders, version_of
 
 
 class Tokenizer(Stage):
     """Serve deployment around ``cluster.tokenization.Tokenizer``."""
 
-    def __init__(self, args: dict[str, Any]) -> None:
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         config = parse_config(args)
+        self._version = version_of(args)
         with failures_told("the Tokenizer"):
-            self._stage = load_tokenizer(config)
+            self._stage = await asyncio.to_thread(load_tokenizer, config)
+        await after_encoders([f"Encoder-{name}" for name in config.encoders])
         self.start_reporting(tracing=config.tracing)
 
-    async def describe(self) -> dict[str, ModelDescription]:
-        """What the ingress needs to know of each model."""
-        return describe(self._stage)
+    async def describe(self, version: str) -> dict[str, ModelDescription] | None:
+        """What the ingress needs to know of each model; None where it is of another version of the application."""
+        return describe(self._stage) if version == self._version else None
 
     async def tokenize(self, batch: TextBatch) -> TokenBatch:
         """Tokenize one message off the event loop."""

@@ -41,11 +41,12 @@ async def fused(config: PoolhouseConfig) -> Wiring:
 
 async def split(
     config: PoolhouseConfig,
+    version: str,
     tokenizer: DeploymentHandle,
     encoders: dict[str, DeploymentHandle],
     pooler: DeploymentHandle,
 ) -> Wiring:
-    """Reach the stages through Serve."""
+    """Reach the stages of this version of the application through Serve."""
     watch = ReplicaWatch()
     await watch.start()
 
@@ -103,13 +104,13 @@ async def split(
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
     )
-    return Wiring(await _describe(config, tokenizer), senders, check_ready, watch.stop)
+    return Wiring(await _describe(version, tokenizer), senders, check_ready, watch.stop)
 
 
-async def _describe(config: PoolhouseConfig, tokenizer: DeploymentHandle) -> dict[str, ModelDescription]:
-    """Ask a tokenizer that knows this configuration; while it replaces another one, one of the old version may answer."""
+async def _describe(version: str, tokenizer: DeploymentHandle) -> dict[str, ModelDescription]:
+    """Ask a tokenizer of this version; while it replaces another one, one of the old version may answer."""
     while True:
-        descriptions: dict[str, ModelDescription] = await call_again(tokenizer, "describe")
-        if descriptions.keys() == config.models.keys():
+        descriptions: dict[str, ModelDescription] | None = await call_again(tokenizer, "describe", version)
+        if descriptions is not None:
             return descriptions
         await asyncio.sleep(_DESCRIBE_AGAIN_S)

@@ -51,6 +51,7 @@ class Dispatcher(Generic[Work, Result]):
         pick: returns the part of a result that belongs to items ``[begin, end)``.
         weigh: returns (items, weight) of a piece of work; both caps bound a message of several pieces.
         outstanding: messages in flight for each lane, asked anew every time, since replicas come and go.
+        cap_weight: asked anew for every message.
         kind: only work of one kind may share a message.
         leave: told of items ``[begin, end)`` of a message on its way that nobody waits for any more, while others of it are.
     """
@@ -63,7 +64,7 @@ class Dispatcher(Generic[Work, Result]):
         weigh: Callable[[Work], tuple[int, int]],
         outstanding: Callable[[], int],
         cap_items: int,
-        cap_weight: int,
+        cap_weight: Callable[[], int],
         kind: Callable[[Work], Hashable] = lambda work: None,
         leave: Callable[[Work, int, int], None] = lambda message, begin, end: None,
     ) -> None:
@@ -137,6 +138,7 @@ class Dispatcher(Generic[Work, Result]):
 
     def _gather(self, lane: Lane) -> list[_Waiting[Work, Result]]:
         queue = self._waiting[lane]
+        cap_weight = self._cap_weight()
         message: list[_Waiting[Work, Result]] = []
         items = weight = 0
         while queue:
@@ -144,7 +146,7 @@ class Dispatcher(Generic[Work, Result]):
             if head.answer.done():
                 queue.popleft()
                 continue
-            full = items + head.items > self._cap_items or weight + head.weight > self._cap_weight
+            full = items + head.items > self._cap_items or weight + head.weight > cap_weight
             if message and (full or self._kind(head.work) != self._kind(message[0].work)):
                 break
             queue.popleft()

@@ -46,7 +46,8 @@ class Cluster:
                 "name": name,
                 "num_replicas": replicas.get(name, 1),
                 "max_ongoing_requests": 10_000 if name == "Ingress" else 64,
-                "graceful_shutdown_timeout_s": 5,
+                # An ingress that is replaced finishes what it holds, as in configs/prod.yaml.
+                "graceful_shutdown_timeout_s": 75 if name == "Ingress" else 5,
                 "ray_actor_options": {"num_cpus": 0},
                 **({"max_replicas_per_node": 1} if spread else {}),
             }

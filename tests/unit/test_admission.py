@@ -117,3 +117,11 @@ def test_the_estimate_follows_what_texts_turn_out_to_be() -> None:
     for _ in range(200):
         admission.learn_ratio("fake", 1_000, 1_000)
     assert admission.estimate_tokens("fake", 4_000) == pytest.approx(4_000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "expected"), [(None, 8_192), (100.0, 512), (4_000.0, 2_000), (100_000.0, 8_192)]
+)
+def test_a_message_holds_half_a_second_of_work(tokens_per_s: float | None, expected: int) -> None:
+    assert fake_config().batching.message_tokens == 8_192
+    assert _admission(tokens_per_s).message_tokens("wide") == expected

@@ -25,7 +25,7 @@ class _Stage:
             weigh=lambda work: (len(work), 10 * len(work)),
             outstanding=lambda: 1,
             cap_items=100,
-            cap_weight=1_000,
+            cap_weight=lambda: 1_000,
             kind=lambda work: work[0][0],
             leave=lambda message, begin, end: self.left.append(message[begin:end]),
         )

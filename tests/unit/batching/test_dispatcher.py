@@ -25,7 +25,7 @@ class _Stage:
             weigh=lambda words: (len(words), sum(map(len, words))),
             outstanding=lambda: outstanding,
             cap_items=cap_items,
-            cap_weight=cap_weight,
+            cap_weight=lambda: cap_weight,
         )
 
     async def _answer(self, words: list[str]) -> list[str]:
