@@ -20,7 +20,7 @@ import numpy as np
 
 from cluster.types import PoolingType
 from tests.chaos.cluster import Cluster
-from tests.chaos.load import Client, Load, Outcome
+from tests.chaos.load import Body, Check, Client, Load, Outcome
 from tests.support.pipelines import expected_rows
 
 WORDS = [f"word{number}" for number in range(500)]
@@ -61,6 +61,20 @@ def is_right(body: dict[str, Any], answer: dict[str, Any]) -> bool:
     """Whether the answer is the fake engine's mean vector of the text."""
     expected = expected_rows(body["input"], PoolingType.MEAN)[0]
     return bool(np.allclose(answer["data"][0]["embedding"], expected, atol=1e-5))
+
+
+def matrices_of(number: int) -> dict[str, Any]:
+    """A request of two texts whose every token's vector is wanted: so many numbers go through the Pooler."""
+    chance = random.Random(number)
+    return {"input": [" ".join(chance.choices(WORDS, k=300)) for _ in range(2)], "pooling": "none"}
+
+
+def are_right(body: dict[str, Any], answer: dict[str, Any]) -> bool:
+    """Whether the answer is the fake engine's rows of each text."""
+    return all(
+        np.allclose(item["embedding"], expected_rows(text, PoolingType.NONE), atol=1e-5)
+        for text, item in zip(body["input"], answer["data"], strict=True)
+    )
 
 
 @dataclass(slots=True)
@@ -118,8 +132,8 @@ async def kill_replicas(
     deployment: str,
     seconds: float,
     rate_per_s: float,
-    body: Callable[[int], dict[str, Any]] = body_of,
-    check: Callable[[dict[str, Any], dict[str, Any]], bool] = is_right,
+    body: Body = body_of,
+    check: Check = is_right,
 ) -> Losses:
     """Kill one of two replicas, again and again, each as soon as the replacement of the last one runs."""
     load = Load(cluster.port, rate_per_s, body, check)
@@ -142,9 +156,16 @@ async def kill_replicas(
     return losses
 
 
-async def under_load(cluster: Cluster, rate_per_s: float, fault: Callable[[], object], more_s: float = 2.0) -> Outcome:
+async def under_load(
+    cluster: Cluster,
+    rate_per_s: float,
+    fault: Callable[[], object],
+    more_s: float = 2.0,
+    body: Body = body_of,
+    check: Check = is_right,
+) -> Outcome:
     """Cause ``fault`` (in a thread) while requests come in, and for a while after."""
-    load = Load(cluster.port, rate_per_s, body_of, is_right)
+    load = Load(cluster.port, rate_per_s, body, check)
     over = asyncio.Event()
     running = asyncio.create_task(load.run(120, over))
     await asyncio.sleep(1.0)
@@ -154,7 +175,14 @@ async def under_load(cluster: Cluster, rate_per_s: float, fault: Callable[[], ob
     return await running
 
 
-async def hang(cluster: Cluster, deployment: str, seconds: float, rate_per_s: float) -> Outcome:
+async def hang(
+    cluster: Cluster,
+    deployment: str,
+    seconds: float,
+    rate_per_s: float,
+    body: Body = body_of,
+    check: Check = is_right,
+) -> Outcome:
     """Stop one replica's process (SIGSTOP) for so long, while requests come in."""
     process = cluster.processes(deployment)[0]
 
@@ -163,7 +191,7 @@ async def hang(cluster: Cluster, deployment: str, seconds: float, rate_per_s: fl
         time.sleep(seconds)
 
     try:
-        return await under_load(cluster, rate_per_s, stop)
+        return await under_load(cluster, rate_per_s, stop, body=body, check=check)
     finally:
         os.kill(process, signal.SIGCONT)
 

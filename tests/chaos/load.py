@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+Body = Callable[[int], dict[str, Any]]
+"""Number of a request → its body."""
+
 Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 """(request body, answer) → whether the answer is right."""
 
@@ -103,13 +106,10 @@ class Load:
     """Sends bodies at a fixed rate, whatever becomes of the earlier ones.
 
     Args:
-        body: number of the request → its body.
         check: says whether an answer is right; None takes every 200.
     """
 
-    def __init__(
-        self, port: int, rate_per_s: float, body: Callable[[int], dict[str, Any]], check: Check | None = None
-    ) -> None:
+    def __init__(self, port: int, rate_per_s: float, body: Body, check: Check | None = None) -> None:
         self.outcome = Outcome()
         self._port = port
         self._rate_per_s = rate_per_s
