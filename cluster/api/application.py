@@ -14,12 +14,13 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from cluster.api import llama_server, openai
-from cluster.api.connection import while_connected
+from cluster.api.connection import CLIENT_CLOSED_REQUEST, while_connected
 from cluster.api.errors import unexpected_body
 from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.api.keys import ApiKey, KeyRing, check_items, check_model
@@ -147,15 +148,20 @@ def _guarded(
     async def endpoint(request: Request) -> Response:
         started_s = time.monotonic()
         context = RequestContext(request.headers.get("x-request-id") or uuid.uuid4().hex, None, printer)
-        response = await answer(request, context)
-        count_answer(
-            path,
-            response.status_code,
-            context.key.id if context.key is not None else "",
-            time.monotonic() - started_s,
-            response.headers.get("x-poolhouse-model", ""),
-            response.headers.get("x-poolhouse-pooling", ""),
-        )
+        # What the server cancels, since the client has gone or the replica ends, is counted too.
+        status, headers = CLIENT_CLOSED_REQUEST, Headers()
+        try:
+            response = await answer(request, context)
+            status, headers = response.status_code, response.headers
+        finally:
+            count_answer(
+                path,
+                status,
+                context.key.id if context.key is not None else "",
+                time.monotonic() - started_s,
+                headers.get("x-poolhouse-model", ""),
+                headers.get("x-poolhouse-pooling", ""),
+            )
         return response
 
     async def answer(request: Request, context: RequestContext) -> Response:

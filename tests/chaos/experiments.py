@@ -26,7 +26,9 @@ from tests.support.pipelines import expected_rows
 WORDS = [f"word{number}" for number in range(500)]
 POISON_ID = 13
 
-# Eight words and two special tokens at 300 tokens a second: 30 requests a second.
+# Eight words and two special tokens.
+TOKENS_OF_BODY = 10
+
 OVERLOAD_CAPACITY_PER_S = 30.0
 OVERLOAD_TIMEOUT_S = 4.0
 
@@ -43,7 +45,7 @@ def fake_args(**encoder: Any) -> dict[str, Any]:
 
 def overload_args() -> dict[str, Any]:
     """The fake engine with a cost that makes it serve 30 requests a second, and a short deadline."""
-    args = fake_args(fake_seconds_per_token=1 / (10 * OVERLOAD_CAPACITY_PER_S))
+    args = fake_args(fake_seconds_per_token=1 / (TOKENS_OF_BODY * OVERLOAD_CAPACITY_PER_S))
     return {**args, "limits": {"timeout_s": OVERLOAD_TIMEOUT_S}}
 
 
@@ -196,8 +198,21 @@ async def hang(
         os.kill(process, signal.SIGCONT)
 
 
-async def disconnect(cluster: Cluster, clients: int, seed: int = 7) -> int:
-    """Send so many requests and leave each after a random moment; returns how many were answered before."""
+@dataclass(slots=True)
+class Left:
+    """What clients that left have left behind.
+
+    Attributes:
+        seconds: from the first request until the last client was gone.
+        answered: clients that had their answer before.
+    """
+
+    seconds: float
+    answered: int
+
+
+async def disconnect(cluster: Cluster, clients: int, seed: int = 7) -> Left:
+    """Send so many requests and leave each after a random moment."""
     chance = random.Random(seed)
     answered = 0
 
@@ -213,5 +228,6 @@ async def disconnect(cluster: Cluster, clients: int, seed: int = 7) -> int:
         finally:
             client.close()
 
+    begun_s = time.monotonic()
     await asyncio.gather(*(leave(number) for number in range(clients)))
-    return answered
+    return Left(time.monotonic() - begun_s, answered)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from cluster.api.application import create_application
+from cluster.telemetry.metrics import REGISTRY
 from cluster.types import TokenBatch, VectorBatch
 from tests.support.pipelines import fake_config, local_pipeline
 from tests.support.servers import served
@@ -35,6 +36,28 @@ async def test_work_of_a_client_that_left_is_cancelled_and_the_account_is_empty(
                 await asyncio.wait_for(ended.wait(), 30)
         assert local.pipeline.stages.admission.backlog_tokens == 0
         assert not any(local.pipeline.stages.queued_tokens.values())
+
+
+async def test_a_request_that_the_server_cancels_is_counted_as_closed_by_its_client() -> None:
+    def closed() -> float:
+        labels = {"path": "/v1/embeddings", "model": "", "pooling": "", "status": "499", "api_key": ""}
+        return REGISTRY.get_sample_value("poolhouse_requests_total", labels) or 0.0
+
+    begun = asyncio.Event()
+
+    async def never_answer(name: str, batch: TokenBatch) -> VectorBatch:
+        begun.set()
+        return await asyncio.Future[VectorBatch]()
+
+    before = closed()
+    with local_pipeline(fake_config(), encode=never_answer) as local:
+        transport = httpx.ASGITransport(app=create_application(local.pipeline, local.check_ready))
+        async with httpx.AsyncClient(transport=transport, base_url="http://poolhouse") as client:
+            request = asyncio.create_task(client.post("/v1/embeddings", json={"input": "a text"}))
+            await asyncio.wait_for(begun.wait(), 30)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+    assert closed() == before + 1
 
 
 async def test_a_refusal_says_when_to_come_back() -> None:
