@@ -27,7 +27,7 @@ from tests.chaos.experiments import (
     overload_args,
     under_load,
 )
-from tests.chaos.front import kill_haproxy, kill_manager
+from tests.chaos.front import failures_s, kill_haproxy, kill_manager
 from tests.chaos.load import Body, Check, Outcome
 from tests.chaos.metrics import metrics_at_rest
 from tests.chaos.nodes import lose_a_node
@@ -120,13 +120,7 @@ def _manager() -> bool:
 
 def _failed_briefly(outcome: Outcome, faults: int = 1) -> bool:
     """Whether each fault let requests fail for no more than two seconds."""
-    failed_s = sorted(at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times)
-    bursts = [failed_s[:1]] if failed_s else []
-    for at_s in failed_s[1:]:
-        # A fault's failures lie close together, and faults far apart: a replacement takes seconds to start.
-        if at_s - bursts[-1][-1] > 2.0:
-            bursts.append([])
-        bursts[-1].append(at_s)
+    bursts = failures_s(outcome)
     print("  failures: " + (", ".join(f"{len(b)} within {b[-1] - b[0]:.1f} s" for b in bursts) or "none"))
     return len(bursts) <= faults and all(b[-1] - b[0] <= 2.0 for b in bursts) and not outcome.wrong
 

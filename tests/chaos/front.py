@@ -15,6 +15,9 @@ from tests.chaos.load import Outcome
 
 _BACK_WITHIN_S = 60.0
 
+# A replacement takes seconds to start, so that the next fault is later.
+_APART_S = 2.0
+
 
 def haproxies() -> list[int]:
     """Process ids of this node's HAProxies: one, and during a reload or after an accident several."""
@@ -26,12 +29,22 @@ def haproxies() -> list[int]:
     ]
 
 
+def failures_s(outcome: Outcome) -> list[list[float]]:
+    """When requests failed, seconds after the load began, in bursts: those of one fault lie close together."""
+    bursts: list[list[float]] = []
+    for at_s in sorted(at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times):
+        if not bursts or at_s - bursts[-1][-1] > _APART_S:
+            bursts.append([])
+        bursts[-1].append(at_s)
+    return bursts
+
+
 def managers() -> list[int]:
     """Process ids of the actors that manage an HAProxy."""
     return [pid for pid, words in commands().items() if words[0].startswith(b"ray::HAProxyManager")]
 
 
-async def kill_haproxy(cluster: Cluster, rate_per_s: float) -> Outcome:
+async def kill_haproxy(cluster: Cluster, rate_per_s: float, more_s: float = 15.0) -> Outcome:
     """End HAProxy with signal 9 and go on asking."""
 
     def kill() -> None:
@@ -40,7 +53,7 @@ async def kill_haproxy(cluster: Cluster, rate_per_s: float) -> Outcome:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: bool(set(haproxies()) - set(killed)), _BACK_WITHIN_S, lambda: "no HAProxy runs")
 
-    return await under_load(cluster, rate_per_s, kill, 15.0)
+    return await under_load(cluster, rate_per_s, kill, more_s)
 
 
 async def kill_manager(cluster: Cluster, rate_per_s: float) -> tuple[Outcome, Outcome]:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.cluster import Cluster, running
 from tests.chaos.experiments import POISON_ID, disconnect, fake_args, hang, kill_replicas, under_load
+from tests.chaos.front import failures_s, kill_haproxy
 from tests.chaos.load import Client
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
@@ -28,6 +29,14 @@ def test_a_killed_encoder_costs_no_client_anything(cluster: Cluster) -> None:
     assert losses.kills >= 1
     assert losses.outcome.statuses.keys() == {200}, losses.outcome.bodies
     assert losses.outcome.wrong == 0
+
+
+def test_a_killed_haproxy_is_missed_for_less_than_two_seconds(cluster: Cluster) -> None:
+    outcome = asyncio.run(kill_haproxy(cluster, _RATE_PER_S, more_s=3.0))
+    (burst,) = failures_s(outcome) or [[0.0]]
+    assert burst[-1] - burst[0] < 2.0
+    assert outcome.finished_s[200][-1] > burst[-1]
+    assert outcome.wrong == 0
 
 
 def test_a_killed_controller_costs_no_client_anything(cluster: Cluster) -> None:

@@ -57,15 +57,15 @@ class ServeRun:
             )
             time.sleep(_POLL_S)
 
-    def end(self) -> None:
-        """Press Ctrl-C; fail if anything is left of it."""
-        self.process.send_signal(signal.SIGINT)
+    def end(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, or send another signal; fail if anything is left of it."""
+        self.process.send_signal(number)
         ends_s = time.monotonic() + _END_WITHIN_S
         while (self.process.poll() is None or self._processes()) and time.monotonic() < ends_s:
             time.sleep(_POLL_S)
         left = self._processes()
         self.kill()
-        assert not left, f"still there {_END_WITHIN_S:g} s after Ctrl-C: {left}"
+        assert not left, f"still there {_END_WITHIN_S:g} s after {number.name}: {left}"
 
     def kill(self) -> None:
         """End whatever is left, without manners."""
