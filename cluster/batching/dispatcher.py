@@ -10,7 +10,7 @@ told.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ class _Waiting(Generic[Work, Result]):
     work: Work
     items: int
     weight: int
+    lane: Lane
     answer: asyncio.Future[Result]
     message: _Message[Work, Result] | None = None
 
@@ -77,7 +78,8 @@ class Dispatcher(Generic[Work, Result]):
         self._cap_weight = cap_weight
         self._kind = kind
         self._leave = leave
-        self._waiting: dict[Lane, deque[_Waiting[Work, Result]]] = {lane: deque() for lane in Lane}
+        # In order of arrival; what is abandoned leaves at once from any place, with all that it holds.
+        self._waiting: dict[Lane, OrderedDict[_Waiting[Work, Result], None]] = {lane: OrderedDict() for lane in Lane}
         self._in_flight = dict.fromkeys(Lane, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump_is_due = dict.fromkeys(Lane, False)
@@ -99,8 +101,8 @@ class Dispatcher(Generic[Work, Result]):
         """
         items, weight = self._weigh(work)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(work, items, weight, answer)
-        self._waiting[lane].append(waiting)
+        waiting = _Waiting(work, items, weight, lane, answer)
+        self._waiting[lane][waiting] = None
         self.queued_weight += weight
         if not self._pump_is_due[lane]:
             self._pump_is_due[lane] = True
@@ -114,6 +116,7 @@ class Dispatcher(Generic[Work, Result]):
     def _abandon(self, waiting: _Waiting[Work, Result]) -> None:
         message = waiting.message
         if message is None:
+            del self._waiting[waiting.lane][waiting]
             self.queued_weight -= waiting.weight
             return
         message.open -= 1
@@ -127,33 +130,34 @@ class Dispatcher(Generic[Work, Result]):
         self._pump_is_due[lane] = False
         while self._waiting[lane] and self._in_flight[lane] < self._outstanding():
             parts = self._gather(lane)
-            if parts:
-                message = _Message(parts, len(parts))
-                for waiting in parts:
-                    waiting.message = message
-                self._in_flight[lane] += 1
-                message.carrier = asyncio.get_running_loop().create_task(self._carry(message))
-                self._tasks.add(message.carrier)
-                message.carrier.add_done_callback(partial(self._land, lane))
+            if not parts:
+                break
+            message = _Message(parts, len(parts))
+            for waiting in parts:
+                waiting.message = message
+            self._in_flight[lane] += 1
+            message.carrier = asyncio.get_running_loop().create_task(self._carry(message))
+            self._tasks.add(message.carrier)
+            message.carrier.add_done_callback(partial(self._land, lane))
 
     def _gather(self, lane: Lane) -> list[_Waiting[Work, Result]]:
         queue = self._waiting[lane]
         cap_weight = self._cap_weight()
         message: list[_Waiting[Work, Result]] = []
         items = weight = 0
-        while queue:
-            head = queue[0]
+        for head in queue:
             if head.answer.done():
-                queue.popleft()
+                # Its caller has been cancelled and is about to take it out.
                 continue
             full = items + head.items > self._cap_items or weight + head.weight > cap_weight
             if message and (full or self._kind(head.work) != self._kind(message[0].work)):
                 break
-            queue.popleft()
-            self.queued_weight -= head.weight
             message.append(head)
             items += head.items
             weight += head.weight
+        for sent in message:
+            del queue[sent]
+        self.queued_weight -= weight
         return message
 
     def _land(self, lane: Lane, carrier: asyncio.Task[None]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -74,6 +76,26 @@ async def test_waiting_work_is_dropped_with_its_caller() -> None:
     assert await last == ["A3"]
     assert stage.seen == [["a1"], ["a3"]]
     assert stage.dispatcher.queued_weight == 0
+
+
+async def test_abandoned_work_is_not_kept_while_the_stage_is_stuck() -> None:
+    class Word(str):
+        """A string that can be referred to weakly."""
+
+    stage = _Stage()
+    first = stage.submit("a1")
+    await _settle()
+    word = Word("a2")
+    kept = weakref.ref(word)
+    gone = stage.submit(word)
+    del word
+    await _settle()
+    await _cancel(gone)
+    del gone
+    gc.collect()
+    assert kept() is None
+    stage.free.set()
+    assert await first == ["A1"]
 
 
 async def test_a_message_goes_on_while_somebody_waits_for_it() -> None:
