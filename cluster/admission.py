@@ -168,10 +168,12 @@ class Admission:
 
     def observe(self, encoder: str, answer: VectorBatch) -> None:
         """Take in what a replica reports with its answer: its speed, and what other ingresses wait for."""
-        load = self.loads[encoder]
-        if answer.tokens_per_s is not None:
+        report, load = answer.report, self.loads[encoder]
+        if report is None:
+            return
+        if report.tokens_per_s is not None:
             last = load.tokens_per_s
-            load.tokens_per_s = answer.tokens_per_s if last is None else 0.7 * last + 0.3 * answer.tokens_per_s
-        load.slots = answer.slots
-        load.elsewhere_tokens = answer.elsewhere_tokens
+            load.tokens_per_s = report.tokens_per_s if last is None else 0.7 * last + 0.3 * report.tokens_per_s
+        load.slots = report.slots
+        load.elsewhere_tokens = report.elsewhere_tokens
         load.elsewhere_at_s = self._clock()

@@ -13,6 +13,7 @@ import select
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from typing import IO, Any, cast
 
 import numpy as np
@@ -112,7 +113,8 @@ def encode_isolated(args: dict[str, Any], encoder: str, batch: TokenBatch) -> Ve
     finally:
         if child is not None:
             child.close()
-    return VectorBatch.concatenate(answers)
+    # What the child says of its own speed and slots says nothing of the replica.
+    return replace(VectorBatch.concatenate(answers), report=None)
 
 
 def _start(args: dict[str, Any], encoder: str) -> _Child:

@@ -217,6 +217,21 @@ class TokenBatch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What an encoder replica says of itself with an answer.
+
+    Attributes:
+        slots: engine calls that it runs at once.
+        tokens_per_s: its speed when it is kept busy; None until that was measured.
+        elsewhere_tokens: the backlog of all other ingresses than the one that sent the message.
+    """
+
+    slots: int
+    tokens_per_s: float | None
+    elsewhere_tokens: int
+
+
 @dataclass(slots=True)
 class VectorBatch:
     """Packed results of an encoder: a vector, a token matrix or a row of scores for each item.
@@ -228,9 +243,7 @@ class VectorBatch:
         errors: item index → its own error; such an item has no values.
         encoded_tokens: tokens the engine computed for this message, duplicates not counted.
         encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
-        tokens_per_s: speed of the replica when it is kept busy; None until that was measured.
-        elsewhere_tokens: the backlog of all other ingresses than the one that sent the message.
-        slots: engine calls that the replica runs at once.
+        report: of the replica; None from a message that never reached its engine.
     """
 
     fingerprint: str
@@ -242,9 +255,7 @@ class VectorBatch:
     encode_s: float = 0.0
     queue_s: float = 0.0
     version: int = MESSAGE_VERSION
-    tokens_per_s: float | None = None
-    elsewhere_tokens: int = 0
-    slots: int = 1
+    report: ReplicaReport | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

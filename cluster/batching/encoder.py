@@ -21,7 +21,7 @@ from cluster.batching.reports import Backlogs, EncoderState, Throughput
 from cluster.engine.protocol import Engine
 from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
 from cluster.pooling import pool
-from cluster.types import Backlog, Float32, PoolingType, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Backlog, Float32, PoolingType, ReplicaReport, TokenBatch, VectorBatch, offsets_of
 
 logger = logging.getLogger("poolhouse")
 
@@ -255,9 +255,8 @@ class Encoder:
                 self.encoded_tokens += tokens
                 self._throughput.add(tokens, work_waits=bool(self._queues))
             for job in finished:
-                job.tokens_per_s = self._throughput.tokens_per_s
-                job.slots = self.engine.slots
-                job.elsewhere_tokens = self._backlogs.elsewhere(job.batch.backlog)
+                elsewhere_tokens = self._backlogs.elsewhere(job.batch.backlog)
+                job.report = ReplicaReport(self.engine.slots, self._throughput.tokens_per_s, elsewhere_tokens)
         for job in finished:
             # False where the caller has cancelled it; from here on it no longer can.
             if job.done.set_running_or_notify_cancel():

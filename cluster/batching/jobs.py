@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.errors import PoolhouseError
-from cluster.types import Float32, Int32, Lane, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Float32, Int32, Lane, ReplicaReport, TokenBatch, VectorBatch, offsets_of
 
 _NO_VALUES: Float32 = np.zeros(0, dtype=np.float32)
 
@@ -37,9 +37,7 @@ class Job:
     started_s: float | None = None
     encode_s: float = 0.0
     encoded_tokens: int = 0
-    tokens_per_s: float | None = None
-    elsewhere_tokens: int = 0
-    slots: int = 1
+    report: ReplicaReport | None = None
 
     @classmethod
     def of(cls, batch: TokenBatch) -> Job:
@@ -80,9 +78,7 @@ class Job:
             encoded_tokens=self.encoded_tokens,
             encode_s=self.encode_s,
             queue_s=(self.started_s or self.arrived_s) - self.arrived_s,
-            tokens_per_s=self.tokens_per_s,
-            elsewhere_tokens=self.elsewhere_tokens,
-            slots=self.slots,
+            report=self.report,
         )
 
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cluster.admission import Admission
 from cluster.errors import NotReady, Overloaded
-from cluster.types import Lane, VectorBatch
+from cluster.types import Lane, ReplicaReport, VectorBatch
 from tests.support.pipelines import fake_config
 
 ALL = {"wide": 1.0}
@@ -26,8 +27,7 @@ def _answer(tokens_per_s: float | None, elsewhere_tokens: int = 0) -> VectorBatc
         values=np.zeros(0, dtype=np.float32),
         offsets=np.zeros(1, dtype=np.int64),
         widths=np.zeros(0, dtype=np.int32),
-        tokens_per_s=tokens_per_s,
-        elsewhere_tokens=elsewhere_tokens,
+        report=ReplicaReport(slots=2, tokens_per_s=tokens_per_s, elsewhere_tokens=elsewhere_tokens),
     )
 
 
@@ -50,6 +50,14 @@ def test_work_that_does_not_fit_is_refused_and_told_when_to_come_back() -> None:
     # 900 tokens at 100 tokens/s are 9 s; three quarters of 4 s may be planned, so 6 s must pass.
     assert caught.value.extra["retry_after_s"] == 6
     assert admission.refused == 1
+
+
+def test_an_answer_that_never_reached_an_engine_says_nothing_of_the_replica() -> None:
+    admission = _admission()
+    before = replace(admission.loads["wide"])
+    admission.observe("wide", replace(_answer(None), report=None))
+    assert admission.loads["wide"] == before
+    assert before.slots == 2
 
 
 def test_what_was_refused_fits_after_the_time_that_it_was_told() -> None:

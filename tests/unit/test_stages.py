@@ -52,3 +52,16 @@ async def test_an_encoder_s_answer_and_its_report_agree_on_what_waits_elsewhere(
         words = {backlog.ingress: backlog.tokens for backlog in shared.state().backlogs}
         assert words[other.pipeline.stages.backlog("wide").ingress] == 900
         assert words[one.pipeline.stages.backlog("wide").ingress] == len(ids_of(TEXT))
+
+
+async def test_a_message_of_refused_items_alone_does_not_change_what_is_known_of_the_encoder() -> None:
+    encoders = {"wide": {"model": MODEL, "engine": "fake", "slots": 2}, "narrow": {"model": "short", "engine": "fake"}}
+    with local_pipeline(fake_config(encoders=encoders)) as local:
+        stages = local.pipeline.stages
+        await _encode(stages)
+        assert stages.admission.loads["wide"].slots == 2
+        texts = TextBatch(MODEL, [[50_000]], [0], [TextOptions(PoolingType.MEAN)], [RequestFacts("request")])
+        refused = await stages.tokenize(texts, Lane.INTERACTIVE)
+        answer = await stages.encode(MODEL, PoolingType.MEAN, refused, Lane.INTERACTIVE)
+        assert list(answer.errors) == [0]
+        assert stages.admission.loads["wide"].slots == 2

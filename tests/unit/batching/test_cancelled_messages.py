@@ -95,7 +95,9 @@ def test_an_answer_reports_what_waits_at_other_ingresses() -> None:
     encoder.submit(_message(1)).result(30)
     other = _message(2)
     other.backlog = Backlog("another ingress", 5, 1.0)
-    assert encoder.submit(other).result(30).elsewhere_tokens == 7
+    report = encoder.submit(other).result(30).report
+    assert report is not None
+    assert report.elsewhere_tokens == 7
     encoder.close()
 
 
