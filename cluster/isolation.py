@@ -6,6 +6,7 @@ message, and is started anew after each death.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -13,6 +14,7 @@ import select
 import struct
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -64,7 +66,9 @@ class _Child:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # Closing flushes what the process never read.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def _send(self, value: object) -> None:
         assert self._process.stdin is not None
@@ -86,20 +90,25 @@ class _Child:
         raise _ChildDied
 
 
-def encode_isolated(args: dict[str, Any], encoder: str, batch: TokenBatch) -> VectorBatch:
+def encode_isolated(
+    args: dict[str, Any], encoder: str, batch: TokenBatch, stop: threading.Event | None = None
+) -> VectorBatch:
     """Encode every item of ``batch`` alone; those that end the process carry a PoisonousInput.
 
     Args:
         args: of the configuration, as in the YAML.
         encoder: name of the encoder whose message it is.
+        stop: set from another thread when nobody waits any more; looked at before each item.
 
     Raises:
-        ReplicaLost: the child does not even start.
+        ReplicaLost: the child does not even start, or the work was stopped.
     """
     child: _Child | None = None
     answers: list[VectorBatch] = []
     try:
         for item in range(len(batch)):
+            if stop is not None and stop.is_set():
+                raise ReplicaLost("nobody waits for this work any more; send it again")
             if item in batch.errors:
                 answers.append(_failed(batch, batch.errors[item]))
                 continue

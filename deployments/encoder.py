@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from cluster.assembly import load_encoder
@@ -57,7 +58,15 @@ class Encoder(Stage):
         """Encode a message that replicas have died with, each item alone, in a process that may die of it."""
         # One at a time: the child needs as much memory as the replica.
         async with self._isolating:
-            return await asyncio.to_thread(encode_isolated, self._args, self._name, batch)
+            stop = threading.Event()
+            work = asyncio.ensure_future(asyncio.to_thread(encode_isolated, self._args, self._name, batch, stop))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # The thread goes on when its caller has gone, and so does its child: the next one waits for its end.
+                stop.set()
+                await asyncio.gather(work, return_exceptions=True)
+                raise
 
     def check_health(self) -> None:
         """Raise when the encoder can no longer encode."""

@@ -7,13 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.batching.reports import EncoderState
 from cluster.live import EncoderSettings
 from cluster.types import Backlog
+from deployments import retries
 from deployments.autoscaling import BACKLOG, REPORTED
 
 logger = logging.getLogger("poolhouse")
@@ -105,10 +104,13 @@ class BacklogReporter:
                 await asyncio.gather(*(self._tell(name, backlogs[name]) for name in due))
 
     async def _tell(self, name: str, backlog: Backlog) -> None:
-        try:
-            async with asyncio.timeout(REPORT_S):
-                await self._encoders[name].hear.remote(backlog)
-            self._told[name] = backlog.tokens
-        except (TimeoutError, RayError, RayServeException) as error:
+        # A lost replica shows as many kinds of errors, a cancellation among them, and none may end the reports.
+        call = asyncio.ensure_future(retries.call(self._encoders[name].hear, backlog))
+        ended, _ = await asyncio.wait([call], timeout=REPORT_S)
+        if not ended:
+            call.cancel()
+        elif call.cancelled() or call.exception() is not None:
             # The next report says it anew; scaling is late by a second.
-            logger.debug("the encoder %s was not told of the backlog: %s", name, error)
+            logger.debug("the encoder %s was not told of the backlog", name)
+        else:
+            self._told[name] = backlog.tokens

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cluster import isolation
 from cluster.assembly import load_tokenizer
 from cluster.config import parse_config
 from cluster.engine.fake import FakeEngine
@@ -44,6 +46,21 @@ def test_an_item_that_carries_an_error_keeps_it() -> None:
     answer = encode_isolated(ARGS, "e", batch)
     assert list(answer.errors) == [1]
     assert type(answer.errors[1]) is InvalidRequest
+
+
+def test_a_child_that_has_ended_between_two_items_is_a_dead_child() -> None:
+    child = isolation._Child(ARGS, "e")
+    child._process.kill()
+    child._process.wait()
+    with pytest.raises(isolation._ChildDied):
+        child.encode(_tokens([5]))
+
+
+def test_work_that_is_stopped_goes_on_to_no_further_item() -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ReplicaLost):
+        encode_isolated(ARGS, "e", _tokens([5]), stop)
 
 
 def test_an_encoder_that_does_not_start_blames_no_item() -> None:

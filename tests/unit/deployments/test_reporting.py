@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
+from ray.serve.exceptions import RayServeException
 
 from cluster.batching.reports import EncoderState
 from cluster.live import EncoderSettings
@@ -65,13 +67,16 @@ def test_speed_is_measured_before_given_before_calibrated() -> None:
 
 
 class Handle:
-    """The handle of an encoder that notes what it is told."""
+    """The handle of an encoder that notes what it is told, once it has lost the replicas that it is to lose."""
 
-    def __init__(self) -> None:
+    def __init__(self, *losses: BaseException) -> None:
         self.heard: asyncio.Queue[Backlog] = asyncio.Queue()
         self.hear = self
+        self._losses = list(losses)
 
     async def remote(self, backlog: Backlog) -> None:
+        if self._losses:
+            raise self._losses.pop(0)
         await self.heard.put(backlog)
 
 
@@ -96,5 +101,16 @@ async def test_an_ingress_tells_of_its_work_and_once_that_there_is_none_left(mon
             await asked.wait()
         assert busy.heard.empty()
         assert idle.heard.empty()
+    finally:
+        reporter.stop()
+
+
+async def test_a_replica_that_dies_of_any_cause_does_not_end_the_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "REPORT_S", 0.001)
+    closed = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+    encoder = Handle(closed, asyncio.CancelledError(), RayServeException("gone"))
+    reporter = BacklogReporter({"e": encoder}, lambda name: Backlog("ingress", 40, 1.0))
+    try:
+        assert (await asyncio.wait_for(encoder.heard.get(), 30)).tokens == 40
     finally:
         reporter.stop()

@@ -1,0 +1,68 @@
+"""The Encoder deployment's own part, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.types import TokenBatch, VectorBatch, offsets_of
+from deployments import encoder
+from deployments.encoder import Encoder
+
+BATCH = TokenBatch(
+    fingerprint="f",
+    token_ids=np.zeros(0, dtype=np.int32),
+    offsets=offsets_of([]),
+    pooling=np.zeros(0, dtype=np.uint8),
+    second_segment=np.zeros(0, dtype=np.int32),
+    cut_tokens=np.zeros(0, dtype=np.int32),
+    owner=np.zeros(0, dtype=np.int32),
+    requests=[],
+)
+
+
+@pytest.fixture
+def deployment() -> Encoder:
+    made = Encoder.__new__(Encoder)
+    made._args, made._name, made._isolating = {}, "e", asyncio.Lock()
+    return made
+
+
+async def test_isolation_whose_caller_has_gone_ends_before_the_next_one_begins(
+    deployment: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = most = 0
+    begun, finish = threading.Semaphore(0), threading.Event()
+
+    def isolated(args: dict[str, Any], name: str, batch: TokenBatch, stop: threading.Event) -> VectorBatch:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        begun.release()
+        # As an item that takes a while: the thread sees only after it that it should stop.
+        assert stop.wait(30) or finish.wait(30)
+        assert finish.wait(30)
+        running -= 1
+        return VectorBatch("f", np.zeros(0, dtype=np.float32), offsets_of([]), np.zeros(0, dtype=np.int32))
+
+    monkeypatch.setattr(encoder, "encode_isolated", isolated)
+    first = asyncio.create_task(deployment.isolate(BATCH))
+    assert await asyncio.to_thread(begun.acquire, timeout=30)
+    first.cancel()
+    second = asyncio.create_task(deployment.isolate(BATCH))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert running == 1
+    finish.set()
+    with suppress(asyncio.CancelledError):
+        await first
+    assert first.cancelled()
+    second.cancel()
+    with suppress(asyncio.CancelledError):
+        await second
+    assert most == 1
