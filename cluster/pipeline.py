@@ -90,7 +90,7 @@ class Pipeline:
         request = RequestFacts(
             request_id=request_id,
             lane=call.lane or self.stages.lane(len(call.inputs), 0),
-            remaining_s=deadline_s - started_s,
+            deadline_s=deadline_s,
             trace=trace,
         )
         texts = TextBatch(
@@ -112,7 +112,7 @@ class Pipeline:
         self.stages.check_token_limit(tokens, call.param)
         tokenized_s = time.monotonic()
         lane = call.lane or self.stages.lane(len(tokens), len(tokens.token_ids))
-        tokens.requests = [replace(request, lane=lane, remaining_s=deadline_s - tokenized_s)]
+        tokens.requests = [replace(request, lane=lane)]
         vectors = await self.stages.encode(model, pooling, tokens, lane)
         raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
         encoded_s = time.monotonic()

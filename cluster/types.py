@@ -7,6 +7,7 @@ for a token. What belongs to one HTTP request is kept once (``RequestFacts``) an
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -105,14 +106,28 @@ class ModelFacts:
 class RequestFacts:
     """What the stages know of one HTTP request.
 
-    ``remaining_s`` is a duration, not a point in time, since the clocks of two machines differ; a stage that holds work
-    for a while subtracts that while before it sends the work on.
+    Attributes:
+        deadline_s: when its time is over, by this process's ``time.monotonic``; None is never. The clocks of two machines differ,
+            so a message carries the time that is left when it is sent, and its receiver counts from when it arrives.
     """
 
     request_id: str
     lane: Lane = Lane.INTERACTIVE
-    remaining_s: float | None = None
+    deadline_s: float | None = None
     trace: str | None = None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds left, negative when they are over; None is no limit."""
+        return None if self.deadline_s is None else self.deadline_s - time.monotonic()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Carry the time that is left in place of the deadline."""
+        return _arrived, (self.request_id, self.lane, self.remaining_s, self.trace)
+
+
+def _arrived(request_id: str, lane: Lane, remaining_s: float | None, trace: str | None) -> RequestFacts:
+    return RequestFacts(request_id, lane, None if remaining_s is None else time.monotonic() + remaining_s, trace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,8 +204,8 @@ class Encoder:
         live: list[tuple[Job, int]] = []
         late: list[tuple[Job, int]] = []
         for job, item in window:
-            remaining_s = job.remaining_s(item)
-            in_time = remaining_s is None or now_s - job.arrived_s <= remaining_s
+            deadline_s = job.deadline_s(item)
+            in_time = deadline_s is None or now_s <= deadline_s
             wanted = in_time and not job.done.cancelled() and item not in job.batch.gone
             (live if wanted else late).append((job, item))
             if wanted and job.started_s is None:

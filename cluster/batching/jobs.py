@@ -62,9 +62,9 @@ class Job:
         self.errors[item] = error
         self.open_items -= 1
 
-    def remaining_s(self, item: int) -> float | None:
-        """Seconds that the item's request had left when the message arrived; None is no limit."""
-        return self.batch.requests[int(self.batch.owner[item])].remaining_s
+    def deadline_s(self, item: int) -> float | None:
+        """When the time of the item's request is over, by ``time.monotonic``; None is never."""
+        return self.batch.requests[int(self.batch.owner[item])].deadline_s
 
     def result(self, fingerprint: str) -> VectorBatch:
         """Put the settled items together."""

@@ -162,13 +162,11 @@ class Reranking:
         deadline_s = time.monotonic() + timeout_s
         attributes: dict[str, AttributeValue] = {"poolhouse.request_id": request_id, "poolhouse.items": items}
 
-        def facts(inner: str | None) -> RequestFacts:
-            return RequestFacts(request_id, remaining_s=deadline_s - time.monotonic(), trace=inner)
-
         try:
             async with asyncio.timeout(timeout_s):
                 with TRACING.span(name, trace, attributes, SpanKind.SERVER) as inner:
-                    return await until_one_version(lambda: attempt(facts(inner)))
+                    facts = RequestFacts(request_id, deadline_s=deadline_s, trace=inner)
+                    return await until_one_version(lambda: attempt(facts))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"

@@ -97,7 +97,7 @@ async def _outputs(
     raise_errors(tokens, param, request_params)
     stages.check_token_limit(tokens, param)
     tokenized_s = time.monotonic()
-    lane = settle_lane(stages, tokens, request, lane, started_s)
+    lane = settle_lane(stages, tokens, request, lane)
     vectors = await stages.encode(model, PoolingType.RANK, tokens, lane)
     raise_item_errors(vectors.errors, param, len(tokens))
     waited_s = time.monotonic() - tokenized_s

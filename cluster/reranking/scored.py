@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,13 +35,10 @@ def query_of(call: RerankCall) -> Int32:
     return np.arange(len(call.documents), dtype=np.int32)
 
 
-def settle_lane(stages: Stages, tokens: TokenBatch, request: RequestFacts, lane: Lane | None, started_s: float) -> Lane:
-    """Give tokenized items their one request, in the lane that their number asks for, with the time that is left."""
+def settle_lane(stages: Stages, tokens: TokenBatch, request: RequestFacts, lane: Lane | None) -> Lane:
+    """Give tokenized items their one request, in the lane that their number asks for."""
     lane = lane or stages.lane(len(tokens), len(tokens.token_ids))
-    remaining_s = request.remaining_s
-    if remaining_s is not None:
-        remaining_s -= time.monotonic() - started_s
-    tokens.requests = [replace(request, lane=lane, remaining_s=remaining_s)]
+    tokens.requests = [replace(request, lane=lane)]
     tokens.owner = np.zeros(len(tokens), dtype=np.int32)
     return lane
 

@@ -49,7 +49,7 @@ async def compare(
     _raise_errors(tokens.errors, call, first)
     stages.check_token_limit(tokens, call.param)
     tokenized_s = time.monotonic()
-    lane = settle_lane(stages, tokens, request, call.lane, started_s)
+    lane = settle_lane(stages, tokens, request, call.lane)
     owners = query_of(call)
     scores = await _score_groups(stages, model, pooling, tokens, owners, call, lane)
     if call.unit_interval:

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from cluster import types
 from cluster.errors import InputTooLong, PoolhouseError
 from cluster.types import (
     MESSAGE_VERSION,
@@ -33,7 +34,7 @@ def _tokens(
         second_segment=np.arange(count, dtype=np.int32),
         cut_tokens=np.arange(count, dtype=np.int32),
         owner=np.asarray(owner, dtype=np.int32),
-        requests=[RequestFacts(name, Lane.BULK, remaining_s=1.5, trace=f"trace-{name}") for name in requests],
+        requests=[RequestFacts(name, Lane.BULK, deadline_s=1.5, trace=f"trace-{name}") for name in requests],
         errors={} if failed is None else {failed: _TOO_LONG},
     )
 
@@ -162,6 +163,22 @@ def test_facts_of_a_request_stand_once_for_its_items() -> None:
     assert [facts.request_id for facts in whole.requests] == ["a", "b", "a", "b"]
     assert whole.owner.tolist() == [0, 1, 0, 2, 3, 2]
     assert whole.requests[0] == RequestFacts("a", Lane.BULK, 1.5, "trace-a")
+
+
+def test_a_message_carries_the_time_that_is_left_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(types.time, "monotonic", lambda: now_s)
+    facts = RequestFacts("a", Lane.BULK, deadline_s=112.0, trace="t")
+    assert facts.remaining_s == 12.0
+    # It waits for ten seconds where it came in; the receiver's clock began at another time.
+    now_s = 110.0
+    sent = pickle.dumps(facts)
+    now_s = 5.0
+    assert pickle.loads(sent) == RequestFacts("a", Lane.BULK, deadline_s=7.0, trace="t")
+
+
+def test_a_request_without_a_limit_has_none_elsewhere() -> None:
+    assert pickle.loads(pickle.dumps(RequestFacts("a"))) == RequestFacts("a")
 
 
 def test_messages_survive_a_process_boundary() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,7 +49,7 @@ def _batch(
         second_segment=np.full(len(sequences), -1, dtype=np.int32),
         cut_tokens=np.zeros(len(sequences), dtype=np.int32),
         owner=np.zeros(len(sequences), dtype=np.int32),
-        requests=[RequestFacts("r", lane, remaining_s)],
+        requests=[RequestFacts("r", lane, None if remaining_s is None else time.monotonic() + remaining_s)],
     )
 
 
