@@ -26,7 +26,7 @@ from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.api.keys import ApiKey, KeyRing, check_items, check_model
 from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
-from cluster.api.requests import Handler, PrintError, RequestContext, error_response, print_error, read_body
+from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
 from cluster.api.rerank import RerankPaths
 from cluster.calls import EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
@@ -43,7 +43,8 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
     Args:
         check_ready: raises NotReady while some awake part cannot answer.
     """
-    paths = _Paths(pipeline, check_ready)
+    bodies = BodyReader(pipeline.config.limits)
+    paths = _Paths(pipeline, check_ready, bodies)
     application = FastAPI(title="Poolhouse", docs_url=None, redoc_url=None, openapi_url=None)
     keys = KeyRing.load(pipeline.config.api_keys)
 
@@ -56,7 +57,7 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
 
     for path in ("/v1/embeddings", "/embeddings", "/embedding"):
         add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
-    for path, handler, printer in RerankPaths(Reranking(pipeline.stages)):
+    for path, handler, printer in RerankPaths(Reranking(pipeline.stages), bodies):
         add(path, "POST", handler, printer=printer)
     add("/tokenize", "POST", paths.tokenize)
     add("/detokenize", "POST", paths.detokenize)
@@ -72,8 +73,9 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
 
 
 class _Paths:
-    def __init__(self, pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]], bodies: BodyReader) -> None:
         self._pipeline = pipeline
+        self._bodies = bodies
         self._limits = pipeline.config.limits
         self._check_ready = check_ready
         self._started_s = int(time.time())
@@ -81,13 +83,13 @@ class _Paths:
         """Every path with its method, as ``GET /info`` names them."""
 
     async def embeddings(self, request: Request, context: RequestContext) -> Response:
-        body = await read_body(request, self._limits)
+        body = await self._bodies.read(request)
         if body.get("content") is not None and body.get("input") is None:
             return await self._embed(request, body, context, native=True)
         return await self._embed(request, body, context, native=False)
 
     async def native(self, request: Request, context: RequestContext) -> Response:
-        body = await read_body(request, self._limits)
+        body = await self._bodies.read(request)
         # Real clients post OpenAI's body here, and only OpenAI's body names a model; OpenAI's shape has no token matrices.
         openai_shaped = body.get("model") is not None and body.get("pooling") != "none" and body.get("content") is None
         return await self._embed(request, body, context, native=not openai_shaped)
@@ -108,14 +110,14 @@ class _Paths:
         return Response(content, headers=headers, media_type="application/json")
 
     async def tokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_tokenize(await read_body(request, self._limits))
+        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request))
         check_model(context.key, self._pipeline.router.resolve(call.model))
         tokens = await self._pipeline.tokens(call)
         content = llama_server.format_tokenize(call, tokens)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
-        model, ids, unknown = llama_server.parse_detokenize(await read_body(request, self._limits))
+        model, ids, unknown = llama_server.parse_detokenize(await self._bodies.read(request))
         check_model(context.key, self._pipeline.router.resolve(model))
         text = await self._pipeline.text(model, ids)
         content = orjson.dumps({"content": text})

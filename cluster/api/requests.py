@@ -13,7 +13,11 @@ from cluster.api.body import read_json
 from cluster.api.errors import error_body
 from cluster.api.keys import ApiKey
 from cluster.config import Limits
-from cluster.errors import PayloadTooLarge, PoolhouseError
+from cluster.errors import Overloaded, PayloadTooLarge, PoolhouseError
+
+# Of the largest size; bodies are smaller as a rule, so that thousands are read at once.
+_BODIES_AT_ONCE = 8
+_READING_RETRY_S = 1
 
 PrintError = Callable[[PoolhouseError, str], tuple[int, bytes, dict[str, str]]]
 """A dialect's error body: error and request id → status, body and headers."""
@@ -46,22 +50,40 @@ def error_response(error: PoolhouseError, request_id: str, printer: PrintError =
     return Response(content, status, headers=headers, media_type="application/json")
 
 
-async def read_body(request: Request, limits: Limits) -> dict[str, Any]:
-    """Read a request's JSON object, and no further than the limit.
+class BodyReader:
+    """Reads bodies, and bounds what those that are still being read have together: admission sees a request only after that."""
 
-    Raises:
-        PayloadTooLarge: it is larger than the limit.
-        InvalidRequest: it is no JSON object.
-    """
-    limit = limits.max_body_bytes
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise PayloadTooLarge(f"the body has {declared} bytes and the limit is {limit}; send it in parts")
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit; send it in parts")
-        parts.append(part)
-    return read_json(b"".join(parts), request.headers.get("content-type"), limit)
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.max_body_bytes
+        self._limit_of_all = _BODIES_AT_ONCE * limits.max_body_bytes
+        self.held_bytes = 0
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Read a request's JSON object, and no further than the limit.
+
+        Raises:
+            PayloadTooLarge: it is larger than the limit.
+            Overloaded: too much is being read already.
+            InvalidRequest: it is no JSON object.
+        """
+        limit = self._limit
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise PayloadTooLarge(f"the body has {declared} bytes and the limit is {limit}; send it in parts")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                self.held_bytes += len(part)
+                if size > limit:
+                    raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit; send it in parts")
+                if self.held_bytes > self._limit_of_all:
+                    raise Overloaded(
+                        f"bodies of {self._limit_of_all} bytes are being read already; send it again later",
+                        retry_after_s=_READING_RETRY_S,
+                    )
+                parts.append(part)
+            return read_json(b"".join(parts), request.headers.get("content-type"), limit)
+        finally:
+            self.held_bytes -= size

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from cluster.api import cohere, jina, tei, vllm
 from cluster.api.headers import ignored_fields_header, score_headers
 from cluster.api.keys import ApiKey, check_items, check_model
-from cluster.api.requests import Handler, PrintError, RequestContext, print_error, read_body
+from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, print_error
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.reranking import Reranking
 
@@ -20,8 +20,9 @@ from cluster.reranking import Reranking
 class RerankPaths:
     """Handlers of all rerank dialects."""
 
-    def __init__(self, reranking: Reranking) -> None:
+    def __init__(self, reranking: Reranking, bodies: BodyReader) -> None:
         self._reranking = reranking
+        self._bodies = bodies
         self._limits = reranking.config.limits
 
     def __iter__(self) -> Iterator[tuple[str, Handler, PrintError]]:
@@ -38,7 +39,7 @@ class RerankPaths:
 
     async def rerank(self, request: Request, context: RequestContext) -> Response:
         """llama-server's, Jina's and vLLM's shape; TEI's where the body has ``texts`` in place of ``documents``."""
-        body = await read_body(request, self._limits)
+        body = await self._bodies.read(request)
         if body.get("texts") is not None and body.get("documents") is None:
             context.printer = tei.print_error
             return await self._tei(request, body, context)
@@ -48,32 +49,32 @@ class RerankPaths:
 
     async def cohere(self, request: Request, context: RequestContext) -> Response:
         """``POST /v2/rerank``."""
-        parsed = cohere.parse_rerank(await read_body(request, self._limits), request.headers, self._limits)
+        parsed = cohere.parse_rerank(await self._bodies.read(request), request.headers, self._limits)
         answer = await self._rank(parsed.call, request, context)
         return _response(cohere.format_rerank(answer, parsed, context.request_id), answer, parsed.ignored)
 
     async def score(self, request: Request, context: RequestContext) -> Response:
         """``POST /score``."""
-        call, ignored = vllm.parse_score(await read_body(request, self._limits), request.headers, self._limits)
+        call, ignored = vllm.parse_score(await self._bodies.read(request), request.headers, self._limits)
         answer = await self._rank(call, request, context)
         return _response(vllm.format_score(answer, context.request_id, int(time.time())), answer, ignored)
 
     async def similarity(self, request: Request, context: RequestContext) -> Response:
         """``POST /similarity``."""
-        parsed = tei.parse_similarity(await read_body(request, self._limits), request.headers, self._limits)
+        parsed = tei.parse_similarity(await self._bodies.read(request), request.headers, self._limits)
         answer = await self._rank(parsed.call, request, context)
         return _response(tei.format_similarity(answer), answer, parsed.ignored)
 
     async def classify(self, request: Request, context: RequestContext) -> Response:
         """``POST /classify``."""
-        parsed = vllm.parse_classify(await read_body(request, self._limits), request.headers, self._limits)
+        parsed = vllm.parse_classify(await self._bodies.read(request), request.headers, self._limits)
         answer = await self._label(parsed.call, request, context)
         content = vllm.format_classify(answer, context.request_id, int(time.time()), parsed.call.unit_interval)
         return _response(content, answer, parsed.ignored)
 
     async def predict(self, request: Request, context: RequestContext) -> Response:
         """``POST /predict``."""
-        parsed = tei.parse_predict(await read_body(request, self._limits), request.headers, self._limits)
+        parsed = tei.parse_predict(await self._bodies.read(request), request.headers, self._limits)
         answer = await self._label(parsed.call, request, context)
         return _response(tei.format_predict(answer, parsed), answer, parsed.ignored)
 

@@ -115,6 +115,30 @@ class TestLimits:
         assert response.status_code == 413
         assert read <= 120
 
+    async def test_bodies_that_are_read_at_once_are_bounded_together(self) -> None:
+        begun = asyncio.Semaphore(0)
+        end = asyncio.Event()
+        whole = b'{"input":"a"}'.ljust(95)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield whole[:90]
+            begun.release()
+            await end.wait()
+            yield whole[90:]
+
+        with local_pipeline(fake_config(limits={"max_body_bytes": 100})) as local:
+            async with http_client(local) as client:
+                slow = [asyncio.create_task(client.post("/v1/embeddings", content=body())) for _ in range(8)]
+                for _ in slow:
+                    await begun.acquire()
+                refused = await client.post("/v1/rerank", content=whole)
+                end.set()
+                assert {(await response).status_code for response in slow} == {200}
+                after = await client.post("/v1/embeddings", content=whole)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert after.status_code == 200
+
     async def test_a_chunked_body_within_the_limit_is_read(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/v1/embeddings", content=_chunks(b'{"input":"a text in chunks"}'))
         assert response.status_code == 200
