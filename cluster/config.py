@@ -152,6 +152,10 @@ class Limits(Strict):
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
     max_queued_tokens: Annotated[int, Field(ge=1)] = 8_000_000
 
+    def within(self, asked_s: float | None) -> float:
+        """Return the time limit of a request that asks for ``asked_s``."""
+        return min(asked_s or self.timeout_s, self.timeout_s)
+
 
 class ApiKeysConfig(Strict):
     """Where API keys come from. Without either, no key is asked for.

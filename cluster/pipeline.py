@@ -5,25 +5,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from opentelemetry.trace import SpanKind
-from opentelemetry.util.types import AttributeValue
-
+from cluster.attempts import within_limit
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
-from cluster.errors import DeadlineExceeded, InvalidRequest
+from cluster.errors import InvalidRequest
 from cluster.item_errors import raise_item_errors
 from cluster.pooler import PoolerBatch
 from cluster.routing import Router
 from cluster.stages import ModelDescription, Senders, Stages
-from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts
-from cluster.versions import until_one_version
 
 
 class Pipeline:
@@ -55,20 +50,8 @@ class Pipeline:
             DeadlineExceeded: the limit passed.
             PoolhouseError: a stage failed.
         """
-        timeout_s = min(call.timeout_s or self.config.limits.timeout_s, self.config.limits.timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                attributes: dict[str, AttributeValue] = {
-                    "poolhouse.request_id": request_id,
-                    "poolhouse.items": len(call.inputs),
-                }
-                with TRACING.span("embed", trace, attributes, SpanKind.SERVER) as inner:
-                    deadline_s = time.monotonic() + timeout_s
-                    return await until_one_version(lambda: self._embed(call, request_id, inner, deadline_s))
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"
-            ) from error
+        items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
+        return await within_limit("embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts))
 
     async def tokens(self, call: TokenizeCall) -> list[tuple[int, bytes]]:
         """Return the (id, piece) pairs of a content."""
@@ -80,19 +63,14 @@ class Pipeline:
         """Return the text of token ids."""
         return await self.stages.senders.text(self.router.resolve(model), ids)
 
-    async def _embed(self, call: EmbedCall, request_id: str, trace: str | None, deadline_s: float) -> EmbedAnswer:
+    async def _embed(self, call: EmbedCall, facts: RequestFacts) -> EmbedAnswer:
         started_s = time.monotonic()
         model = self.router.resolve(call.model)
         pooling = call.pooling or self.router.default_pooling(model)
         self.router.check(model, pooling)
         _check_options(call.options, pooling, model, self.config, self.descriptions[model].facts)
         model_config = self.config.models[model]
-        request = RequestFacts(
-            request_id=request_id,
-            lane=call.lane or self.stages.lane(len(call.inputs), 0),
-            deadline_s=deadline_s,
-            trace=trace,
-        )
+        request = replace(facts, lane=call.lane or self.stages.lane(len(call.inputs), 0))
         texts = TextBatch(
             model=model,
             inputs=call.inputs,

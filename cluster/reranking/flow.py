@@ -1,28 +1,20 @@
-"""Which model and strategy answer a call, its time limit, and the order of its documents."""
+"""Which model and strategy answer a call, and the order of its documents."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
-from opentelemetry.trace import SpanKind
-from opentelemetry.util.types import AttributeValue
 
+from cluster.attempts import within_limit
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.config import PoolhouseConfig
-from cluster.errors import DeadlineExceeded, EngineError, PoolingUnavailable
+from cluster.errors import EngineError, PoolingUnavailable
 from cluster.rerank import best_first
 from cluster.reranking import heads, vectors
 from cluster.stages import Stages
-from cluster.telemetry.tracing import TRACING
 from cluster.types import PoolingType, RequestFacts
-from cluster.versions import until_one_version
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +77,16 @@ class Reranking:
             DeadlineExceeded: the limit passed.
             PoolhouseError: a stage failed.
         """
-        return await self._within(
-            call.timeout_s, "rerank", request_id, trace, len(call.documents), lambda facts: self._rerank(call, facts)
+        items, timeout_s = len(call.documents), self.config.limits.within(call.timeout_s)
+        return await within_limit(
+            "rerank", request_id, trace, items, timeout_s, lambda facts: self._rerank(call, facts)
         )
 
     async def classify(self, call: ClassifyCall, request_id: str, trace: str | None = None) -> ClassifyAnswer:
         """Return all outputs of the head for each text or pair; raises as ``rerank``."""
-        return await self._within(
-            call.timeout_s, "classify", request_id, trace, len(call.inputs), lambda facts: self._classify(call, facts)
+        items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
+        return await within_limit(
+            "classify", request_id, trace, items, timeout_s, lambda facts: self._classify(call, facts)
         )
 
     async def _rerank(self, call: RerankCall, request: RequestFacts) -> RerankAnswer:
@@ -146,31 +140,6 @@ class Reranking:
         if default not in several:
             return default
         return next((other for other in self._router.pooling_types(model) if other not in several), PoolingType.MEAN)
-
-    async def _within(
-        self,
-        asked_s: float | None,
-        name: str,
-        request_id: str,
-        trace: str | None,
-        items: int,
-        attempt: Callable[[RequestFacts], Awaitable[Answer]],
-    ) -> Answer:
-        """Run ``attempt`` until it met one version of the model, within the time limit."""
-        limit_s = self.config.limits.timeout_s
-        timeout_s = min(asked_s or limit_s, limit_s)
-        deadline_s = time.monotonic() + timeout_s
-        attributes: dict[str, AttributeValue] = {"poolhouse.request_id": request_id, "poolhouse.items": items}
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                with TRACING.span(name, trace, attributes, SpanKind.SERVER) as inner:
-                    facts = RequestFacts(request_id, deadline_s=deadline_s, trace=inner)
-                    return await until_one_version(lambda: attempt(facts))
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the answer was not ready within {timeout_s:g} s; send less at once or a longer timeout_s"
-            ) from error
 
 
 def _check_finite(scores: np.ndarray, model: str) -> None:

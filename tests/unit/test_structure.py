@@ -11,7 +11,7 @@ ORDER = (
     ("api",),
     ("pipeline", "isolation", "fused", "reranking"),
     ("assembly", "stages"),
-    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "versions"),
+    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "attempts"),
     ("pairs",),
     ("engine",),
     ("pooling", "rerank"),

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.attempts import until_one_version
 from cluster.errors import EngineError, VersionChanged
 from cluster.types import VectorBatch
-from cluster.versions import until_one_version
 from tests.support.pipelines import MODEL, fake_config, http_client, local_pipeline
 
 
