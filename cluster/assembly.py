@@ -87,7 +87,7 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
     token_types = config.models[encoder_config.model].token_types
     engine = load_engine(encoder_config, path, facts, pooling_types, token_types=token_types)
     sizes = _micro_batch_sizes(encoder_config, engine, path, pooling_types)
-    encoder = Encoder(engine, mark, sizes, config.batching.shares)
+    encoder = Encoder(engine, mark, sizes, config.batching.shares, encoder_config.thread_nice)
     self_test(config, encoder_config.model, encoder, pooling_types)
     return encoder
 

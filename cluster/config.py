@@ -101,6 +101,8 @@ class EncoderConfig(Strict):
         threads: CPU threads of one replica; None: the CPUs that the process may run on.
         slots: engine calls at once, each with its own context over the one set of weights; None: one for each thread on a
             CPU, one on a GPU.
+        nice: how far the engine's threads give way to others of the machine, 0 to 19, so that those that carry requests run at
+            once; None: 10 on a CPU, 0 on a GPU, which must not wait for its thread.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
         flash_attention: ``auto`` leaves the choice to llama.cpp.
         headless: ``auto`` runs a body derived from the GGUF without its vocabulary's head, which gives the same numbers for
@@ -117,6 +119,7 @@ class EncoderConfig(Strict):
     context_tokens: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     slots: Annotated[int, Field(ge=1, le=64)] | None = None
+    nice: Annotated[int, Field(ge=0, le=19)] | None = None
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     flash_attention: Literal["auto", "on", "off"] = "auto"
     headless: Literal["auto", "off"] = "auto"
@@ -129,6 +132,11 @@ class EncoderConfig(Strict):
             return self.slots or 1
         # Threads of their own share no barrier: two slots of one thread encode more than one slot of two.
         return 1 if on_gpu else threads
+
+    @property
+    def thread_nice(self) -> int:
+        """The nice value of the engine's threads."""
+        return self.nice if self.nice is not None else 0 if self.gpu_layers else 10
 
     @property
     def most_micro_batch_tokens(self) -> int:

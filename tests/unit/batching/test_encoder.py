@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -167,3 +169,42 @@ def test_queued_messages_fail_on_close_and_later_ones_are_refused() -> None:
         encoder.submit(_batch([[5]])).result(30)
     with pytest.raises(EngineError, match="ended"):
         encoder.check_health()
+
+
+def test_only_the_first_slot_ever_computes_with_all_threads() -> None:
+    engine = _GatedEngine(slots=3)
+    engine.threads = 6
+    with _encoder(engine) as encoder:
+        for _ in range(20):
+            encoder.submit(_batch([[1, 2]])).result(30)
+        assert {(slot, threads) for slot, threads, _ in engine.calls} == {(0, 6)}
+        engine.calls.clear()
+        engine.gate.clear()
+        engine.entered = threading.Semaphore(0)
+        # Each is held in the engine when the next one comes.
+        held = []
+        for _ in range(3):
+            held.append(encoder.submit(_batch([[1, 2]])))
+            assert engine.entered.acquire(timeout=30)
+        engine.gate.set()
+        for future in held:
+            future.result(30)
+    assert [(slot, threads) for slot, threads, _ in engine.calls] == [(0, 6), (1, 2), (2, 2)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a nice value of its own")
+def test_the_engine_s_threads_give_way_and_the_caller_s_does_not() -> None:
+    class Engine(FakeEngine):
+        def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().encode(token_ids, offsets, slot=slot, threads=threads)
+
+    seen: list[int] = []
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    encoder = Encoder(Engine(max_micro_batch_tokens=64), "f", 64, nice=10)
+    try:
+        encoder.submit(_batch([[1, 2]])).result(30)
+    finally:
+        encoder.close()
+    assert seen == [10]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
