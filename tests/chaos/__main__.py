@@ -174,8 +174,10 @@ def _show(outcome: Outcome) -> None:
         f"  answers {dict(outcome.statuses)}, wrong {outcome.wrong}, "
         f"p50 {outcome.percentile_s(200, 50) * 1e3:.0f} ms, slowest {outcome.percentile_s(200, 100):.2f} s"
     )
+    if outcome.retried:
+        print(f"  sent once more {outcome.retried}")
     for body in outcome.bodies:
-        print("  ", body)
+        print("  ", body or "(the connection broke)")
 
 
 # Name → experiment and its time limit in seconds, the start of the cluster included.

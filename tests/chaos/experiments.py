@@ -165,9 +165,11 @@ async def under_load(
     more_s: float = 2.0,
     body: Body = body_of,
     check: Check = is_right,
+    *,
+    retry: bool = False,
 ) -> Outcome:
     """Cause ``fault`` (in a thread) while requests come in, and for a while after."""
-    load = Load(cluster.port, rate_per_s, body, check)
+    load = Load(cluster.port, rate_per_s, body, check, retry=retry)
     over = asyncio.Event()
     running = asyncio.create_task(load.run(120, over))
     await asyncio.sleep(1.0)

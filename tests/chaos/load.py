@@ -17,6 +17,10 @@ Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 """(request body, answer) → whether the answer is right."""
 
 
+# What Retry-After says.
+_RETRY_AFTER_S = 1.0
+
+
 @dataclass(slots=True)
 class Outcome:
     """What clients saw.
@@ -26,6 +30,7 @@ class Outcome:
         seconds: status → how long each answer took.
         finished_s: status → when each answer came, seconds after the load began.
         wrong: answers of status 200 that were not right.
+        retried: requests that failed and were sent once more; what came of that is in the other figures.
         bodies: a few bodies of answers that were neither 200 nor 429.
     """
 
@@ -33,6 +38,7 @@ class Outcome:
     seconds: dict[int, list[float]] = field(default_factory=dict)
     finished_s: dict[int, list[float]] = field(default_factory=dict)
     wrong: int = 0
+    retried: int = 0
     bodies: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +113,7 @@ class Load:
 
     Args:
         check: says whether an answer is right; None takes every 200.
+        retry: send a request once more whose connection broke or whose answer is 503, as clients should.
     """
 
     def __init__(self, port: int, rate_per_s: float, body: Body, check: Check | None = None) -> None:
@@ -115,6 +122,7 @@ class Load:
         self._rate_per_s = rate_per_s
         self._body = body
         self._check = check
+        self._retry = retry
         self._idle: list[Client] = []
         self._begun_s = 0.0
 
@@ -140,6 +148,10 @@ class Load:
         body = self._body(number)
         begun_s = time.monotonic()
         status, content = await client.post(body)
+        if self._retry and status in (0, 503):
+            self.outcome.retried += 1
+            await asyncio.sleep(_RETRY_AFTER_S)
+            status, content = await client.post(body)
         ended_s = time.monotonic()
         self._idle.append(client)
         outcome = self.outcome

@@ -15,7 +15,7 @@ from tests.chaos.experiments import fake_args, under_load
 from tests.chaos.load import Outcome
 
 _STORE_BYTES = 100 * 2**20
-_REPLICAS = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
+_REPLICAS = {"Ingress": 2, "Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 
 
 @contextmanager
@@ -43,5 +43,5 @@ async def lose_a_node(rate_per_s: float) -> Outcome:
     with _two_nodes() as (cluster, nodes, worker):
         cluster.deploy(fake_args(fake_seconds_per_token=1 / 2_000), _REPLICAS, spread=True)
         return await under_load(
-            cluster, rate_per_s, lambda: nodes.remove_node(worker, allow_graceful=False), more_s=15.0
+            cluster, rate_per_s, lambda: nodes.remove_node(worker, allow_graceful=False), more_s=25.0, retry=True
         )
