@@ -116,7 +116,9 @@ class Load:
         retry: send a request once more whose connection broke or whose answer is 503, as clients should.
     """
 
-    def __init__(self, port: int, rate_per_s: float, body: Body, check: Check | None = None) -> None:
+    def __init__(
+        self, port: int, rate_per_s: float, body: Body, check: Check | None = None, *, retry: bool = False
+    ) -> None:
         self.outcome = Outcome()
         self._port = port
         self._rate_per_s = rate_per_s
