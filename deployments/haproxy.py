@@ -49,8 +49,9 @@ def main() -> NoReturn:
     binary = _binary()
     if "-f" in arguments[:-1] and hasattr(os, "pidfd_open"):
         config = Path(arguments[arguments.index("-f") + 1])
-        # Ray kills the process group of an actor that has died.
-        os.setsid()
+        # Ray kills the process group of an actor that has died. From a shell, this process leads a group of its own already.
+        with contextlib.suppress(PermissionError):
+            os.setsid()
         arguments += take_over(config, [] if "-sf" in arguments else running(config, started=True))
         _watch(binary, config)
     os.execv(binary, [binary, *arguments])
