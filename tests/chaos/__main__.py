@@ -32,7 +32,7 @@ from tests.chaos.load import Body, Check, Outcome
 from tests.chaos.metrics import metrics_at_rest
 from tests.chaos.nodes import lose_a_node
 from tests.chaos.real import kill_real_encoders
-from tests.chaos.updates import update_slowly
+from tests.chaos.updates import update, update_slowly, version_args
 
 _TWO = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 _COST = 1 / 2_000
@@ -126,22 +126,17 @@ def _failed_briefly(outcome: Outcome, faults: int = 1) -> bool:
 
 
 def _update() -> bool:
-    args = fake_args(fake_seconds_per_token=_COST)
-    changed = {**args, "models": {"m": {"source": "fake", "prompts": {"query": "query: "}}}}
-    with running(args, {**_TWO, "Ingress": 2}) as cluster:
-        outcome = asyncio.run(
-            under_load(cluster, _RATE_PER_S, lambda: cluster.deploy(changed, {**_TWO, "Ingress": 2}), 5)
-        )
+    replicas = {**_TWO, "Ingress": 2}
+    with running(version_args(0), replicas) as cluster:
+        outcome = asyncio.run(update(cluster, version_args(1), replicas, _RATE_PER_S))
     _show(outcome)
     return not outcome.errors and not outcome.wrong
 
 
 def _slow_update() -> bool:
-    args = fake_args(fake_seconds_per_token=_COST)
-    changed = {**args, "models": {"m": {"source": "fake", "prompts": {"query": "query: "}}}}
     replicas = {**_TWO, "Ingress": 2}
-    with running(args, replicas) as cluster:
-        outcome = asyncio.run(update_slowly(cluster, changed, replicas, 12.0, _RATE_PER_S))
+    with running(version_args(0), replicas) as cluster:
+        outcome = asyncio.run(update_slowly(cluster, version_args(1), replicas, 12.0, _RATE_PER_S))
     _show(outcome)
     return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 5.0
 

@@ -8,12 +8,51 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
+
+from cluster.types import PoolingType
 from tests.chaos.cluster import Cluster
-from tests.chaos.experiments import under_load
+from tests.chaos.experiments import fake_args, text_of, under_load
 from tests.chaos.front import commands
 from tests.chaos.load import Outcome
+from tests.support.pipelines import expected_rows
 
 _POLL_S = 0.1
+
+
+# Read as one text or the other: the vectors tell which version has made them.
+_PROMPTS = ("first", "second")
+
+
+def version_args(version: int) -> dict[str, Any]:
+    """The fake engine behind a model that has another prompt in each version, and messages that hold four texts."""
+    args = fake_args(fake_seconds_per_token=1 / 5_000)
+    model = {"source": "fake", "prompts": {"query": _PROMPTS[version] + " "}}
+    return {**args, "models": {"m": model}, "batching": {"message_tokens": 64}}
+
+
+def queries_of(number: int) -> dict[str, Any]:
+    """A request that is spread over several messages."""
+    return {"input": [text_of(10 * number + part) for part in range(10)], "input_type": "query"}
+
+
+def are_of_one_version(body: dict[str, Any], answer: dict[str, Any]) -> bool:
+    """Whether all vectors of the answer are those of one version."""
+    rows = [item["embedding"] for item in answer["data"]]
+    return any(
+        all(
+            np.allclose(row, expected_rows(f"{prompt} {text}", PoolingType.MEAN)[0], atol=1e-5)
+            for text, row in zip(body["input"], rows, strict=True)
+        )
+        for prompt in _PROMPTS
+    )
+
+
+async def update(cluster: Cluster, args: dict[str, Any], replicas: dict[str, int], rate_per_s: float) -> Outcome:
+    """Replace everything while requests come in."""
+    return await under_load(
+        cluster, rate_per_s, lambda: cluster.deploy(args, replicas), 5.0, queries_of, are_of_one_version
+    )
 
 
 async def update_slowly(
@@ -44,7 +83,7 @@ async def update_slowly(
             over.set()
             holder.join()
 
-    return await under_load(cluster, rate_per_s, deploy, 5.0)
+    return await under_load(cluster, rate_per_s, deploy, 5.0, queries_of, are_of_one_version)
 
 
 def _encoders() -> list[int]:
