@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 
-from cluster import types
 from cluster.errors import InputTooLong, PoolhouseError
 from cluster.types import (
     MESSAGE_VERSION,
@@ -167,7 +166,7 @@ def test_facts_of_a_request_stand_once_for_its_items() -> None:
 
 def test_a_message_carries_the_time_that_is_left_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr(types.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr("cluster.types.messages.time.monotonic", lambda: now_s)
     facts = RequestFacts("a", Lane.BULK, deadline_s=112.0, trace="t")
     assert facts.remaining_s == 12.0
     # It waits for ten seconds where it came in; the receiver's clock began at another time.
