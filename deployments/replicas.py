@@ -17,6 +17,9 @@ REFRESH_S = 2.0
 # While a deployment has not run yet every request for it is refused, so its start must not go unnoticed for long.
 _STARTING_REFRESH_S = 0.25
 
+# A controller that hangs or restarts must not take the ingress's health with it: what was known last is told then.
+_ANSWER_S = 1.0
+
 
 class ReplicaWatch:
     """Asks the controller for the application's deployments every ``REFRESH_S`` seconds, off the request path."""
@@ -27,6 +30,7 @@ class ReplicaWatch:
         self._asleep: set[str] = set()
         self._has_run: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to refresh; the first answer is there on return."""
@@ -48,7 +52,7 @@ class ReplicaWatch:
 
     async def not_running(self) -> list[str]:
         """Names of the deployments that should run and do not yet. One scaled to zero on purpose is not among them."""
-        await self._try_to_refresh()
+        await self._try_to_refresh(_ANSWER_S)
         return sorted(
             name
             for name, running in self._running.items()
@@ -62,7 +66,13 @@ class ReplicaWatch:
             await asyncio.sleep(_STARTING_REFRESH_S if starting else REFRESH_S)
             await self._try_to_refresh()
 
-    async def _try_to_refresh(self) -> None:
+    async def _try_to_refresh(self, within_s: float | None = None) -> None:
+        """Ask the controller, or wait for the answer to a question that is still open: each holds a thread."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh_or_warn())
+        await asyncio.wait([self._refreshing], timeout=within_s)
+
+    async def _refresh_or_warn(self) -> None:
         try:
             await self._refresh()
         except (RayError, RayServeException) as error:
