@@ -38,6 +38,9 @@ _TWO = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 _COST = 1 / 2_000
 _RATE_PER_S = 25.0
 
+# Each of these requests is three messages.
+_UPDATE_RATE_PER_S = 8.0
+
 
 def _overload() -> bool:
     with running(overload_args(), {}) as cluster:
@@ -128,7 +131,7 @@ def _failed_briefly(outcome: Outcome, faults: int = 1) -> bool:
 def _update() -> bool:
     replicas = {**_TWO, "Ingress": 2}
     with running(version_args(0), replicas) as cluster:
-        outcome = asyncio.run(update(cluster, version_args(1), replicas, _RATE_PER_S))
+        outcome = asyncio.run(update(cluster, version_args(1), replicas, _UPDATE_RATE_PER_S))
     _show(outcome)
     return not outcome.errors and not outcome.wrong
 
@@ -136,7 +139,7 @@ def _update() -> bool:
 def _slow_update() -> bool:
     replicas = {**_TWO, "Ingress": 2}
     with running(version_args(0), replicas) as cluster:
-        outcome = asyncio.run(update_slowly(cluster, version_args(1), replicas, 12.0, _RATE_PER_S))
+        outcome = asyncio.run(update_slowly(cluster, version_args(1), replicas, 12.0, _UPDATE_RATE_PER_S))
     _show(outcome)
     return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 5.0
 
