@@ -309,3 +309,15 @@ class TestFaults:
         assert b"ended early" in sent[1]["body"]
         async with http_client(local) as client:
             assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 200
+
+
+async def test_paths_answer_below_a_path_of_their_own_too() -> None:
+    with local_pipeline(fake_config()) as local:
+        application = create_application(local.pipeline, local.check_ready)
+        for root in ("", "/below"):
+            transport = httpx.ASGITransport(app=application, root_path=root)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                answer = await client.post(f"{root}/v1/embeddings", json={"input": "a text"})
+                assert (answer.status_code, len(answer.json()["data"])) == (200, 1)
+                assert (await client.get(f"{root}/v1/embeddings")).status_code == 405
+                assert (await client.post(f"{root}/v1/embedding", json={})).status_code == 404
