@@ -32,7 +32,7 @@ from tests.chaos.load import Body, Check, Outcome
 from tests.chaos.metrics import metrics_at_rest
 from tests.chaos.nodes import lose_a_node
 from tests.chaos.real import kill_real_encoders
-from tests.chaos.updates import update, update_slowly, version_args
+from tests.chaos.updates import update, update_badly, update_slowly, version_args
 
 _TWO = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 _COST = 1 / 2_000
@@ -144,6 +144,14 @@ def _slow_update() -> bool:
     return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 5.0
 
 
+def _bad_update() -> bool:
+    replicas = {**_TWO, "Ingress": 2}
+    with running(version_args(0), replicas) as cluster:
+        outcome = asyncio.run(update_badly(cluster, replicas, 30.0, _UPDATE_RATE_PER_S))
+    _show(outcome)
+    return not outcome.errors and not outcome.wrong and outcome.percentile_s(200, 100) <= 5.0
+
+
 def _disconnects() -> bool:
     with running(overload_args(), {}) as cluster:
         left = asyncio.run(disconnect(cluster, 1_000))
@@ -195,6 +203,7 @@ EXPERIMENTS = {
     "lose-node": (_node, 180),
     "update": (_update, 180),
     "slow-update": (_slow_update, 240),
+    "bad-update": (_bad_update, 180),
     "disconnects": (_disconnects, 150),
 }
 

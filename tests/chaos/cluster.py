@@ -38,6 +38,14 @@ class Cluster:
             replicas: deployment → number of replicas; 1 for those not named.
             spread: at most one replica of a stage on each node.
         """
+        self.submit(args, replicas, spread=spread)
+        # A moment for the controller to take the new configuration in; before it, the old one still counts as running.
+        time.sleep(1.0)
+        wait_until(lambda: self._status() == "RUNNING", _START_WITHIN_S, lambda: f"the application is {self._status()}")
+        wait_until(self._answers, _START_WITHIN_S, lambda: "the application runs and answers nothing")
+
+    def submit(self, args: dict[str, Any], replicas: dict[str, int], *, spread: bool = False) -> None:
+        """Begin to deploy; see ``deploy``."""
         names = ["Ingress"]
         if args.get("wiring") == "split":
             names += ["Tokenizer", "Pooler", *(f"Encoder-{name}" for name in args["encoders"])]
@@ -62,10 +70,6 @@ class Cluster:
         }
         schema = ServeDeploySchema.model_validate({"applications": [application]})
         _get_global_client().deploy_apps(schema, _blocking=False)
-        # A moment for the controller to take the new configuration in; before it, the old one still counts as running.
-        time.sleep(1.0)
-        wait_until(lambda: self._status() == "RUNNING", _START_WITHIN_S, lambda: f"the application is {self._status()}")
-        wait_until(self._answers, _START_WITHIN_S, lambda: "the application runs and answers nothing")
 
     def _answers(self) -> bool:
         try:

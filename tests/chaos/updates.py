@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.engine.fake import FakeVocabulary
 from cluster.types import PoolingType
 from tests.chaos.cluster import Cluster
 from tests.chaos.experiments import fake_args, text_of, under_load
@@ -84,6 +85,18 @@ async def update_slowly(
             holder.join()
 
     return await under_load(cluster, rate_per_s, deploy, 5.0, queries_of, are_of_one_version)
+
+
+async def update_badly(cluster: Cluster, replicas: dict[str, int], seconds: float, rate_per_s: float) -> Outcome:
+    """Deploy a version whose encoders die as they start, while requests come in."""
+    args = version_args(1)
+    args["encoders"] = {"e": {**args["encoders"]["e"], "fake_poison_id": FakeVocabulary.bos}}
+
+    def deploy() -> None:
+        cluster.submit(args, replicas)
+        time.sleep(seconds)
+
+    return await under_load(cluster, rate_per_s, deploy, 0.0, queries_of, are_of_one_version)
 
 
 def _encoders() -> list[int]:
