@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from cluster.batching.calibration import calibrated_sizes
 from cluster.batching.encoder import Encoder
 from cluster.batching.planning import MicroBatchSizes
 from cluster.config import EncoderConfig, PoolhouseConfig
-from cluster.engine import Engine, load_engine, load_vocabulary
+from cluster.engine import Engine, Vocabulary, load_engine, load_vocabulary
 from cluster.engine.fake import fake_facts
 from cluster.errors import ModelLoadError
 from cluster.models import resolve
 from cluster.models.fingerprint import fingerprint, gguf_sha256
 from cluster.models.inspect import inspect_gguf
+from cluster.models.vocabulary_file import vocabulary_of
 from cluster.routing import encoder_pooling_types
 from cluster.stages import ModelDescription
 from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
@@ -43,25 +45,52 @@ def load_facts(config: PoolhouseConfig, model: str) -> tuple[Path | None, ModelF
 def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None) -> Tokenizer:
     """Load the vocabularies of the models named; None: of all."""
     models: dict[str, TokenizedModel] = {}
-    for name, model_config in config.models.items():
-        if names is not None and name not in names:
-            continue
+    for name in config.models if names is None else names:
         path, facts, mark = load_facts(config, name)
-        vocabulary = load_vocabulary(path)
-        contexts = [
-            encoder.context_tokens
-            for encoder in config.encoders.values()
-            if encoder.model == name and encoder.context_tokens is not None
-        ]
-        models[name] = TokenizedModel.create(
-            name,
-            model_config,
-            facts,
-            mark,
-            vocabulary,
-            context_tokens=min(contexts) if contexts else None,
-        )
+        models[name] = _tokenized(config, name, facts, mark, load_vocabulary(path))
     return Tokenizer(models)
+
+
+def vocabularies(config: PoolhouseConfig) -> dict[str, bytes | None]:
+    """Return each model's vocabulary as a file's content; None for the fake engine's."""
+    paths = {name: load_facts(config, name)[0] for name in config.models}
+    return {name: None if path is None else vocabulary_of(path) for name, path in paths.items()}
+
+
+def rebuild_tokenizer(
+    config: PoolhouseConfig, descriptions: Mapping[str, ModelDescription], files: Mapping[str, bytes | None]
+) -> Tokenizer:
+    """Build the Tokenizer stage where no model file is, from what another process has ``described`` and sent of its own.
+
+    Raises:
+        ModelLoadError: a vocabulary does not load.
+        OSError: there is no room for a temporary file.
+    """
+    models: dict[str, TokenizedModel] = {}
+    for name, description in descriptions.items():
+        content = files[name]
+        if content is None:
+            vocabulary = load_vocabulary(None)
+        else:
+            with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+                file.write(content)
+                file.flush()
+                vocabulary = load_vocabulary(Path(file.name))
+        models[name] = _tokenized(config, name, description.facts, description.fingerprint, vocabulary)
+    return Tokenizer(models)
+
+
+def _tokenized(
+    config: PoolhouseConfig, name: str, facts: ModelFacts, mark: str, vocabulary: Vocabulary
+) -> TokenizedModel:
+    contexts = [
+        encoder.context_tokens
+        for encoder in config.encoders.values()
+        if encoder.model == name and encoder.context_tokens is not None
+    ]
+    return TokenizedModel.create(
+        name, config.models[name], facts, mark, vocabulary, context_tokens=min(contexts) if contexts else None
+    )
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, ModelDescription]:

@@ -195,6 +195,8 @@ class BatchingConfig(Strict):
     Attributes:
         message_tokens: cap on the tokens of one message to an encoder.
         message_items: cap on its items.
+        ingress_characters: in the split wiring, texts of at most so many characters together are tokenized by the ingress
+            itself, which keeps the vocabularies in memory for it; 0: all go to the Tokenizer.
         outstanding: messages in flight per encoder slot and lane; the rest coalesces meanwhile.
         bulk_items: a request with more items goes to the bulk lane, unless it says otherwise.
         bulk_tokens: the same by its tokens.
@@ -206,6 +208,7 @@ class BatchingConfig(Strict):
 
     message_tokens: Annotated[int, Field(ge=1)] = 8192
     message_items: Annotated[int, Field(ge=1)] = 1024
+    ingress_characters: Annotated[int, Field(ge=0, le=65_536)] = 0
     outstanding: Annotated[int, Field(ge=1)] = 2
     bulk_items: Annotated[int, Field(ge=1)] = 8
     bulk_tokens: Annotated[int, Field(ge=1)] = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cluster.assembly import describe, load_tokenizer
+from cluster.assembly import describe, load_tokenizer, vocabularies
 from cluster.calls import Input
 from cluster.config import parse_config
 from cluster.stages import ModelDescription
@@ -21,7 +21,7 @@ class Tokenizer(Stage):
     """Serve deployment around ``cluster.tokenization.Tokenizer``."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
-        config = parse_config(args)
+        self._config = config = parse_config(args)
         self._version = version_of(args)
         with failures_told("the Tokenizer"):
             self._stage = await asyncio.to_thread(load_tokenizer, config)
@@ -31,6 +31,10 @@ class Tokenizer(Stage):
     async def describe(self, version: str) -> dict[str, ModelDescription] | None:
         """What the ingress needs to know of each model; None where it is of another version of the application."""
         return describe(self._stage) if version == self._version else None
+
+    async def vocabularies(self, version: str) -> dict[str, bytes | None] | None:
+        """Each model's vocabulary, for an ingress that tokenizes short texts itself; None for one of another version."""
+        return await asyncio.to_thread(vocabularies, self._config) if version == self._version else None
 
     async def tokenize(self, batch: TextBatch) -> TokenBatch:
         """Tokenize one message off the event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,17 +11,21 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from cluster.assembly import rebuild_tokenizer
 from cluster.config import PoolhouseConfig
-from cluster.errors import NotReady
+from cluster.errors import NotReady, VersionChanged
 from cluster.fused import INLINE_VALUES, FusedStages
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import TextBatch
+from cluster.tokenization import TextBatch, Tokenizer
 from cluster.types import Float32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, call_again
 
 _DESCRIBE_AGAIN_S = 0.5
+
+# Longer than an update takes to replace the ingress as well.
+_OTHER_VERSION_S = 60.0
 
 
 @dataclass(slots=True)
@@ -71,8 +76,22 @@ async def split(
         for name, handle in encoders.items()
     }
 
+    descriptions = await _of_version(version, tokenizer, "describe")
+    short_texts = _ShortTexts(config.batching.ingress_characters)
+    if config.batching.ingress_characters:
+        files = await _of_version(version, tokenizer, "vocabularies")
+        short_texts.tokenizer = await asyncio.to_thread(rebuild_tokenizer, config, descriptions, files)
+
+    async def tokenize(batch: TextBatch) -> TokenBatch:
+        own = short_texts.tokenizer_for(batch)
+        return own.tokenize(batch) if own is not None else await to_tokenizer.send(batch)
+
     async def encode(name: str, batch: TokenBatch) -> VectorBatch:
-        return await to_encoders[name].send(batch)
+        try:
+            return await to_encoders[name].send(batch)
+        except VersionChanged:
+            short_texts.pause()
+            raise
 
     async def finish(batch: PoolerBatch) -> PieceBatch:
         # A hop costs more CPU than finishing a few vectors; the Pooler takes what would hold up the event loop.
@@ -95,7 +114,7 @@ async def split(
             raise NotReady(f"not running yet: {', '.join(waiting)}; try again", retry_after_s=1)
 
     senders = Senders(
-        tokenize=to_tokenizer.send,
+        tokenize=tokenize,
         encode=encode,
         finish=finish,
         score=to_scorer.send,
@@ -104,13 +123,31 @@ async def split(
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
     )
-    return Wiring(await _describe(version, tokenizer), senders, check_ready, watch.stop)
+    return Wiring(descriptions, senders, check_ready, watch.stop)
 
 
-async def _describe(version: str, tokenizer: DeploymentHandle) -> dict[str, ModelDescription]:
+class _ShortTexts:
+    """Which texts the ingress tokenizes itself: a hop costs more CPU than tokenizing few characters."""
+
+    def __init__(self, most_characters: int) -> None:
+        self.tokenizer: Tokenizer | None = None
+        self._most_characters = most_characters
+        self._again_at_s = 0.0
+
+    def tokenizer_for(self, batch: TextBatch) -> Tokenizer | None:
+        """Return the own tokenizer where it is to be used for ``batch``."""
+        short = self.tokenizer is not None and batch.weight <= self._most_characters
+        return self.tokenizer if short and time.monotonic() >= self._again_at_s else None
+
+    def pause(self) -> None:
+        """Leave it to the Tokenizer for a while: the encoders are of another version than this ingress."""
+        self._again_at_s = time.monotonic() + _OTHER_VERSION_S
+
+
+async def _of_version(version: str, tokenizer: DeploymentHandle, method: str) -> Any:
     """Ask a tokenizer of this version; while it replaces another one, one of the old version may answer."""
     while True:
-        descriptions: dict[str, ModelDescription] | None = await call_again(tokenizer, "describe", version)
-        if descriptions is not None:
-            return descriptions
+        answer = await call_again(tokenizer, method, version)
+        if answer is not None:
+            return answer
         await asyncio.sleep(_DESCRIBE_AGAIN_S)

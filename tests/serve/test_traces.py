@@ -27,7 +27,7 @@ WITHIN = {
 def test_spans_of_every_replica_hang_together(cluster: Cluster) -> None:
     answer = httpx.post(
         f"{cluster.urls['split']}/v1/embeddings",
-        json={"input": "traced", "model": "fake"},
+        json={"input": "traced, and long enough to go to the Tokenizer", "model": "fake"},
         headers={"traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01"},
         timeout=30,
     )
