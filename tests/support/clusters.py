@@ -97,7 +97,8 @@ class ServeCluster:
 
     def _is_routed(self, prefix: str) -> bool:
         try:
-            return all(httpx.get(f"{self.url}{prefix}/health", timeout=10).status_code != 404 for _ in range(3))
+            answers = [httpx.get(f"{self.url}{prefix}/health", timeout=10).status_code for _ in range(3)]
+            return not {404, 503} & set(answers)
         except httpx.TransportError:
             return False
 
