@@ -41,7 +41,7 @@ class Encoder:
     Args:
         micro_batch_tokens: tokens of one engine call, or the sizes that a calibration found.
         shares: micro-batches of the interactive and of the bulk lane where both wait.
-        nice: how far the engine's threads give way to others of the machine, 0 to 19; without effect but on Linux.
+        nice: how much nicer the engine's threads are than the process, 0 to 19; without effect but on Linux.
 
     Attributes:
         encoded_tokens: tokens encoded so far.
@@ -177,7 +177,8 @@ class Encoder:
         threads_each = max(1, self.engine.threads // self.engine.slots)
         if self._nice and sys.platform == "linux":
             # Of this thread alone, and of the threads that llama.cpp makes for it; only Linux knows such a thing.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + self._nice))
         while True:
             with self._lock:
                 while not (self._closed or self._queues):

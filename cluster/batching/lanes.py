@@ -80,7 +80,7 @@ class LaneQueues:
         queue = self._queues[self._next_lane()]
         window = self._window(queue)
         lengths = np.asarray([job.lengths[item] for job, item in window], dtype=np.int64)
-        budget_tokens = self._sizes.best(int(lengths.max()))
+        budget_tokens = self._sizes.best(lengths)
         queued_tokens = int(lengths.sum())
         if idle_workers > 1 and queued_tokens < idle_workers * budget_tokens:
             share_tokens = -(-queued_tokens // idle_workers)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.batching import calibration
@@ -29,11 +30,11 @@ def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POOLHOUSE_CACHE_DIR", str(tmp_path))
 
 
-def test_sizes_double_up_to_the_engines_largest_and_all_slots_work() -> None:
+def test_sizes_grow_up_to_the_engines_largest_and_all_slots_work() -> None:
     engine = _Counting()
     rates = measure(engine)
     sizes = [tokens for tokens, _ in rates]
-    assert sizes == [32, 64, 128, 256, 512][: len(sizes)]
+    assert sizes == [32, 48, 64, 96, 128, 192, 256, 384, 512][: len(sizes)]
     assert all(rate > 0 for _, rate in rates)
     assert {slot for slot, _ in engine.calls} == {0, 1}
 
@@ -46,7 +47,10 @@ def test_the_same_key_is_measured_once(tmp_path: Path) -> None:
     assert len(engine.calls) == calls
     calibrated_sizes(engine, "another machine")
     assert len(engine.calls) > calls
-    assert set(json.loads((tmp_path / "calibration.json").read_text())) == {"key", "another machine"}
+    assert set(json.loads((tmp_path / "calibration.json").read_text())) == {
+        "key method=2",
+        "another machine method=2",
+    }
 
 
 def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
@@ -65,3 +69,17 @@ def test_an_engine_that_fails_says_so() -> None:
     engine.close()
     with pytest.raises(Exception, match="closed"):
         measure(engine)
+
+
+def test_a_pass_that_something_else_slowed_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def rate(engine: FakeEngine, tokens: int, scores: bool, on_cpu: bool) -> float:
+        passes.append(tokens)
+        disturbed = tokens <= 128 and passes.count(tokens) == 2
+        return {96: 980.0, 128: 1000.0, 192: 990.0}.get(tokens, 850.0) / (3 if disturbed else 1)
+
+    monkeypatch.setattr(calibration, "_rate", rate)
+    sizes = calibrated_sizes(_Counting(), "key")
+    assert dict(sizes.rates)[128] == 1000.0
+    assert sizes.best(np.asarray([32] * 20)) == 96

@@ -206,5 +206,5 @@ def test_the_engine_s_threads_give_way_and_the_caller_s_does_not() -> None:
         encoder.submit(_batch([[1, 2]])).result(30)
     finally:
         encoder.close()
-    assert seen == [10]
+    assert seen == [min(19, before + 10)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before

@@ -40,11 +40,24 @@ def test_ranges_are_cut_by_tokens_and_items() -> None:
 
 def test_the_fastest_size_that_holds_the_longest_sequence_is_chosen() -> None:
     sizes = MicroBatchSizes(((64, 900.0), (128, 1000.0), (256, 800.0)))
-    assert [sizes.best(length) for length in (1, 64, 65, 128, 129, 256, 257)] == [128, 128, 128, 128, 256, 256, 257]
+    assert [sizes.best(_lengths(length)) for length in (128, 129, 256, 257)] == [128, 256, 256, 257]
+    assert sizes.best(_lengths(*[8] * 50)) == 128
     assert sizes.largest == 256
     assert sizes.tokens_per_s == 1000.0
 
 
+def test_of_sizes_about_as_fast_the_smallest_is_chosen() -> None:
+    sizes = MicroBatchSizes(((64, 960.0), (128, 980.0), (256, 1000.0), (512, 995.0)))
+    assert sizes.best(_lengths(*[8] * 100)) == 128
+    assert sizes.best(_lengths(257, *[8] * 100)) == 512
+
+
+def test_a_size_counts_for_what_fills_it() -> None:
+    sizes = MicroBatchSizes(((32, 500.0), (64, 800.0), (96, 990.0), (128, 1000.0), (256, 1000.0)))
+    assert sizes.best(_lengths(*[32] * 20)) == 96
+    assert sizes.best(_lengths(*[60] * 20)) == 128
+
+
 def test_a_fixed_size_claims_no_speed() -> None:
     sizes = MicroBatchSizes.fixed(100)
-    assert (sizes.best(7), sizes.best(150), sizes.tokens_per_s) == (100, 150, None)
+    assert (sizes.best(_lengths(7)), sizes.best(_lengths(150)), sizes.tokens_per_s) == (100, 150, None)
