@@ -101,8 +101,8 @@ class EncoderConfig(Strict):
         threads: CPU threads of one replica; None: the CPUs that the process may run on.
         slots: engine calls at once, each with its own context over the one set of weights; None: one for each thread on a
             CPU, one on a GPU.
-        nice: how much nicer the engine's threads are than their process, 0 to 19 (Linux), so that those that carry requests run at
-            once; None: 10 on a CPU, 0 on a GPU, which must not wait for its thread.
+        nice: how much nicer the engine's threads are than their process, 0 to 19 (Linux), so that those that carry requests run
+            at once; None: 10 on a CPU, 0 on a GPU, which must not wait for its thread.
         gpu_layers: layers kept on the GPU, -1 for all; falls back to the CPU where there is none.
         flash_attention: ``auto`` leaves the choice to llama.cpp.
         headless: ``auto`` runs a body derived from the GGUF without its vocabulary's head, which gives the same numbers for
