@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,9 +32,13 @@ STOP_WITHIN_S = 40.0
 
 def free_port() -> int:
     """Return a port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # Below the ports that the kernel gives to connections and above those that Ray gives to its workers: either might take
+    # another one in the time until it is listened on.
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("none of 100 ports between 20000 and 32000 is free")
 
 
 def poolhouse_config(wiring: str, port: int, args: Mapping[str, Any], replicas: int = 1) -> dict[str, Any]:
@@ -95,6 +100,7 @@ def _serve_environment() -> dict[str, str]:
     return {
         **found,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("poolhouse-haproxy")),
         **{name: str(free_port()) for name in ports},
     }
 
