@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,21 +22,11 @@ import yaml
 
 from cluster.benchmark.processes import tree_of
 from cluster.benchmark.runs import Server, model_of
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_WITHIN_S = 180.0
 STOP_WITHIN_S = 40.0
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on at the moment."""
-    # Below the ports that the kernel gives to connections and above those that Ray gives to its workers: either might take
-    # another one in the time until it is listened on.
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("none of 100 ports between 20000 and 32000 is free")
 
 
 def poolhouse_config(wiring: str, port: int, args: Mapping[str, Any], replicas: int = 1) -> dict[str, Any]:
@@ -146,5 +134,6 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             with urllib.request.urlopen(url, timeout=5):
                 return
         except OSError:
+            # Nothing tells when a server listens; it has to be asked.
             time.sleep(0.2)
     raise SystemExit(f"the server was not ready within {START_WITHIN_S:g} s; see {log}")

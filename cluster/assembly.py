@@ -53,8 +53,10 @@ def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None
 
 def vocabularies(config: PoolhouseConfig) -> dict[str, bytes | None]:
     """Return each model's vocabulary as a file's content; None for the fake engine's."""
-    paths = {name: load_facts(config, name)[0] for name in config.models}
-    return {name: None if path is None else vocabulary_of(path) for name, path in paths.items()}
+    return {
+        name: None if _engine_of(config, name) == "fake" else vocabulary_of(resolve(model))
+        for name, model in config.models.items()
+    }
 
 
 def rebuild_tokenizer(

@@ -204,6 +204,7 @@ def _guarded(
             REFUSALS.labels(path, "client_disconnected").inc()
             return error_response(InvalidRequest("the body ended early"), context.request_id, context.printer)
         except Exception:
+            # A fault of ours: it is logged whole, and the client gets an answer in place of a closed connection.
             logger.exception("request %s%s failed", context.request_id, _of(context.key))
             REFUSALS.labels(path, "internal_error").inc()
             return Response(unexpected_body(context.request_id), 500, media_type="application/json")

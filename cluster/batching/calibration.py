@@ -32,7 +32,9 @@ _PASSES = 3
 _LEAST_S = 0.1
 
 # Part of every key: raised whenever the same engine would be measured otherwise.
-_METHOD = 2
+_METHOD = 3
+
+_SLOW = 0.8
 
 
 def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False, on_cpu: bool = False) -> MicroBatchSizes:
@@ -75,9 +77,11 @@ def measure(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> tu
         for tokens in sizes:
             # Whatever else runs on the machine can only slow a call down: the fastest pass is the truest.
             best[tokens] = max(best.get(tokens, 0.0), _rate(engine, tokens, scores, on_cpu))
-            # Once the cost of masked attention shows, every larger size is slower still.
-            if best[tokens] < 0.8 * max(best.values()):
-                break
+            # Once the cost of masked attention shows, every larger size is slower still. It shows twice, or was a disturbance.
+            if best[tokens] < _SLOW * max(best.values()):
+                best[tokens] = max(best[tokens], _rate(engine, tokens, scores, on_cpu))
+                if best[tokens] < _SLOW * max(best.values()):
+                    break
         sizes = list(best)
     rates = [(tokens, round(rate, 1)) for tokens, rate in best.items()]
     logger.info("calibrated: %s", ", ".join(f"{tokens} tokens {rate:.0f}/s" for tokens, rate in rates))
@@ -85,13 +89,13 @@ def measure(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> tu
 
 
 def _sizes(largest: int) -> list[int]:
-    """Powers of two and what lies half-way between them, and the largest."""
-    sizes: list[int] = []
-    size = min(_SMALLEST_TOKENS, largest)
+    """Powers of two and what lies half-way between them, and the largest; each holds whole texts of ``_TEXT_TOKENS``."""
+    sizes = {largest}
+    size = _SMALLEST_TOKENS
     while size < largest:
-        sizes += [size, size * 3 // 2]
+        sizes |= {size, *([size * 3 // 2] if size > _TEXT_TOKENS else [])}
         size *= 2
-    return [tokens for tokens in sizes if tokens < largest] + [largest]
+    return sorted(tokens for tokens in sizes if tokens <= largest)
 
 
 def _rate(engine: Engine, tokens: int, scores: bool, on_cpu: bool) -> float:

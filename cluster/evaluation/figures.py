@@ -80,6 +80,6 @@ def png_bytes(figure: Figure) -> bytes:
         # A script that no installed font has is drawn as boxes; the picture is still worth having.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for text in figure.findobj(lambda artist: hasattr(artist, "set_fontfamily")):
-            text.set_fontfamily(families)  # type: ignore[attr-defined]
+            text.set_fontfamily(families)  # type: ignore[attr-defined]  # only those that have it are found
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()

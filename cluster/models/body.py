@@ -18,7 +18,7 @@ from typing import BinaryIO
 from cluster.errors import ModelLoadError
 from cluster.models.cache import cache_directory, make_once
 from cluster.models.fingerprint import gguf_sha256
-from cluster.models.header import GgufHeader, TensorEntry, read_header
+from cluster.models.header import GgufHeader, TensorEntry, begin_gguf, read_header
 from cluster.models.progress import progress
 from cluster.models.token_table import TOKEN_TABLE
 
@@ -28,7 +28,6 @@ DERIVATION_VERSION = 1
 # A head that some graphs ask for even where no logits are wanted; one row satisfies them.
 _ONE_ROW = (TOKEN_TABLE, "output.weight", "output.bias")
 _TOKEN_TYPE_COUNT = "tokenizer.ggml.token_type_count"
-_GGUF_VERSION = 3
 _UINT32, _STRING = 4, 8
 _CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -154,7 +153,7 @@ def _head(source: BinaryIO, header: GgufHeader, kept: dict[str, TensorEntry]) ->
     ]
     pairs.append(_text("tokenizer.ggml.model") + struct.pack("<I", _STRING) + _text("none"))
     pairs.append(_text(vocabulary_size) + struct.pack("<II", _UINT32, 1))
-    head = b"GGUF" + struct.pack("<IQQ", _GGUF_VERSION, len(kept), len(pairs)) + b"".join(pairs)
+    head = begin_gguf(len(kept), pairs)
     offset = 0
     for name, entry in kept.items():
         axes = entry.shape[::-1]

@@ -87,6 +87,11 @@ def read_header(path: Path) -> GgufHeader:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def begin_gguf(tensors: int, pairs: list[bytes]) -> bytes:
+    """Return what a GGUF begins with: magic, version, numbers of tensors and of pairs, and the pairs."""
+    return b"GGUF" + struct.pack("<IQQ", _VERSIONS[-1], tensors, len(pairs)) + b"".join(pairs)
+
+
 class _Reader:
     """Steps through the bytes once, front to back."""
 

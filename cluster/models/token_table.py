@@ -77,5 +77,6 @@ def _dequantise(stored: np.ndarray, entry: TensorEntry, path: Path) -> Float32:
     try:
         rows: Float32 = gguf.quants.dequantize(stored, entry.kind)
     except NotImplementedError as error:
+        # What the library says of a type that it cannot read.
         raise ModelLoadError(f"{path} stores its embeddings as {entry.kind.name}, which cannot be read here") from error
     return rows

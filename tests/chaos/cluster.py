@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from tests.support.haproxy import haproxy_program
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _START_WITHIN_S = 120.0
@@ -122,6 +122,7 @@ def wait_until(condition: Callable[[], bool], within_s: float, state: Callable[[
     while not condition():
         if time.monotonic() > until_s:
             raise TimeoutError(f"not within {within_s:g} s: {state()}")
+        # Serve tells nobody of a change; it has to be asked.
         time.sleep(0.05)
 
 
@@ -160,10 +161,3 @@ def set_environment() -> None:
     paths = os.environ.get("PYTHONPATH", "")
     if str(ROOT) not in paths.split(os.pathsep):
         os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(ROOT), paths) if part)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,9 +10,10 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster as Nodes
 
-from tests.chaos.cluster import Cluster, free_port, set_environment
+from tests.chaos.cluster import Cluster, set_environment
 from tests.chaos.experiments import fake_args, under_load
 from tests.chaos.load import Outcome
+from tests.support.ports import free_port
 
 _STORE_BYTES = 100 * 2**20
 _REPLICAS = {"Ingress": 2, "Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support.haproxy import haproxy_program
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,17 +43,6 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": "42999",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    # Below the ports that the kernel gives to connections and above those that Ray gives to its workers: either might take
-    # another one in the time until it is listened on.
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("none of 100 ports between 20000 and 32000 is free")
 
 
 def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.support.haproxy import haproxy_program
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _MARK = "POOLHOUSE_TEST_RUN"
@@ -94,7 +94,7 @@ def serve_run(
     directory: Path, applications: list[dict[str, Any]], more: dict[str, str] | None = None
 ) -> Iterator[ServeRun]:
     """Run ``serve run`` over a configuration of these applications, in the environment that ``make serve`` sets, and more."""
-    http, metrics, stats = _free_ports(3)
+    http, metrics, stats = (free_port() for _ in range(3))
     document = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": http, "request_timeout_s": 330},
@@ -153,11 +153,3 @@ def application(name: str, route_prefix: str, args: dict[str, Any], deployments:
 def _environment_file(path: Path) -> dict[str, str]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]

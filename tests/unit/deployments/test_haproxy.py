@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from deployments.haproxy import has_routes, prepared, running
-from tests.support.clusters import free_port
 from tests.support.haproxy import haproxy_program
+from tests.support.ports import free_port
 
 WITHOUT_ROUTES = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
