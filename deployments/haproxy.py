@@ -9,8 +9,9 @@ open by that, and done here, before this program becomes HAProxy and by a watche
   routes until Serve has sent them.
 * Ray ends: the watcher ends HAProxy, which would keep the ports.
 
-And where HAProxy has no route, or no replica answers, clients see 503 with Retry-After, which says that it will pass, rather than
-404 and 500. Standard library only: it runs in front of every reload.
+And where HAProxy has no route, no replica answers, or the proxy of Serve's that stands in for replicas does not know the
+application yet, clients see 503 with Retry-After, which says that it will pass, rather than 404 and 500. Standard library
+only: it runs in front of every reload.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ _END_WITHIN_S = 2.0
 
 # Serve's controller replaces the actor within a minute; if nobody does, Serve has been shut down.
 _TAKEN_OVER_WITHIN_S = 300.0
+
+# Of a backend whose replicas are all down.
+_STAND_IN = re.compile(r"^([ \t]*)server (\S+) \S+ check backup[ \t]*$", re.MULTILINE)
 
 _NOT_READY = "no replica is ready to answer; send the request again"
 _LOST = "the replica was lost with this request; send it again"
@@ -83,10 +87,18 @@ def prepared(text: str, folder: Path) -> str:
 
     Lines that are not there, in another release of Serve, are left out.
     """
+    body = _body("not_ready", _NOT_READY).replace("\\", "\\\\").replace('"', '\\"')
+    answer = f'return status 503 content-type application/json string "{body}" hdr Retry-After 1'
     if not has_routes(text):
-        body = _body("not_ready", _NOT_READY).replace("\\", "\\\\").replace('"', '\\"')
-        answer = f'http-request return status 503 content-type application/json string "{body}" hdr Retry-After 1'
-        text = re.sub(r"http-request return status 404 .*", lambda _: answer, text)
+        text = re.sub(r"http-request return status 404 .*", lambda _: f"http-request {answer}", text)
+    # A replica's own answers, through that proxy too, are JSON; plain text is the proxy's own, which waits to be told the route.
+    text = _STAND_IN.sub(
+        lambda found: (
+            f"{found[0]}\n{found[1]}http-response {answer}"
+            f" if {{ status 404 }} {{ srv_name -m str {found[2]} }} {{ res.hdr(content-type) -m beg text/plain }}"
+        ),
+        text,
+    )
     for status, code, message in ((502, "replica_lost", _LOST), (503, "not_ready", _NOT_READY)):
         file = folder / f"poolhouse-{status}.http"
         text, found = re.subn(rf"(errorfile {status}) .*", rf"\1 {file}", text)

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -188,6 +190,40 @@ def test_without_a_replica_it_asks_clients_to_come_again(front: Front) -> None:
     answer = front.get("/to-the-server")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["code"] == "not_ready"
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """Plays Serve's proxy: it knows /knows, where a replica does not know the model, and no other path."""
+
+    def do_GET(self) -> None:
+        """Answer 404."""
+        knows = self.path == "/knows"
+        body = b'{"error": {"code": "model_not_found"}}' if knows else b"Path not found."
+        self.send_response(404)
+        self.send_header("content-type", "application/json" if knows else "text/plain; charset=utf-8")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+def test_a_proxy_that_stands_in_without_the_route_asks_clients_to_come_again(front: Front) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), StandIn) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            gone, backup = "server gone 127.0.0.1:1", f"server fallback 127.0.0.1:{server.server_port} check backup"
+            front.start(WITH_ROUTES.replace(gone, f"{gone} disabled\n    {backup}"))
+            wait_for(front.answers)
+            unknown, known = front.get("/unknown"), front.get("/knows")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (unknown.status_code, unknown.headers["retry-after"]) == (503, "1")
+    assert unknown.json()["error"]["code"] == "not_ready"
+    assert (known.status_code, known.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_a_path_that_no_route_takes_stays_unknown(tmp_path: Path) -> None:
