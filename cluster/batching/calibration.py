@@ -1,7 +1,8 @@
 """Which size of micro-batch is fastest for this model on this machine: measured once, then kept in the cache directory.
 
 llama.cpp masks attention over the whole micro-batch, so a large one wastes work; a small one wastes the matrix
-kernels. Where the best size lies differs by machine and model.
+kernels. Where the best size lies differs by machine and model. And a call just below 64 tokens can take twice as long as one
+of 64, so small calls are measured with and without filler.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cluster.batching.planning import MicroBatchSizes
+from cluster.batching.planning import Filling, MicroBatchSizes
 from cluster.engine.protocol import Engine
 from cluster.errors import ModelLoadError
 from cluster.models.cache import cache_directory, lock
@@ -32,9 +36,16 @@ _PASSES = 3
 _LEAST_S = 0.1
 
 # Part of every key: raised whenever the same engine would be measured otherwise.
-_METHOD = 3
+_METHOD = 4
 
 _SLOW = 0.8
+
+_TILE_TOKENS = 64
+"""llama.cpp's flash attention on CPUs works on tiles of 64 queries (GGML_FA_TILE_Q), and on single ones where there are fewer."""
+
+_SMALL_CALLS_TOKENS = (63, 56, 48, 40, 32, 24)
+_SHORT_TOKENS = 16
+_LONG_S = 0.5
 
 
 def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False, on_cpu: bool = False) -> MicroBatchSizes:
@@ -52,18 +63,32 @@ def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False, on_cpu: 
         guard = lock(path)
     except ModelLoadError as error:
         logger.warning("the calibration cannot be kept: %s", error.message)
-        return MicroBatchSizes(measure(engine, scores=scores, on_cpu=on_cpu))
+        return _measured(engine, scores, on_cpu)
     try:
         # Replicas that start together measure one after the other, or the first one's result.
         with guard:
             known = _read(path)
             if key not in known:
-                known[key] = [list(rate) for rate in measure(engine, scores=scores, on_cpu=on_cpu)]
+                known[key] = asdict(_measured(engine, scores, on_cpu))
                 _write(path, known)
-            return MicroBatchSizes(tuple((int(tokens), float(rate)) for tokens, rate in known[key]))
+            return _restored(known[key])
     except OSError as error:
         logger.warning("the calibration cannot be kept in %s: %s", path.parent, error.strerror or error)
-        return MicroBatchSizes(measure(engine, scores=scores, on_cpu=on_cpu))
+        return _measured(engine, scores, on_cpu)
+
+
+def _measured(engine: Engine, scores: bool, on_cpu: bool) -> MicroBatchSizes:
+    rates = measure(engine, scores=scores, on_cpu=on_cpu)
+    return MicroBatchSizes(rates, measure_filling(engine, scores=scores, on_cpu=on_cpu))
+
+
+def _restored(kept: dict[str, Any]) -> MicroBatchSizes:
+    rates = tuple((int(tokens), float(rate)) for tokens, rate in kept["rates"])
+    filling = kept["filling"]
+    if filling:
+        measured = tuple((int(tokens), float(short), float(one)) for tokens, short, one in filling["measured"])
+        filling = Filling(int(filling["tokens"]), int(filling["short_tokens"]), measured)
+    return MicroBatchSizes(rates, filling or None)
 
 
 def measure(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> tuple[tuple[int, float], ...]:
@@ -88,6 +113,34 @@ def measure(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> tu
     return tuple(rates)
 
 
+def measure_filling(engine: Engine, *, scores: bool = False, on_cpu: bool = False) -> Filling | None:
+    """Measure calls of fewer than 64 tokens against those of 64; None where none can be faster for being filled up."""
+    # A causal model's cache would keep the filler, and what its sequences begin with in common is decoded once.
+    if engine.facts.causal or min(engine.max_sequence_tokens, engine.max_micro_batch_tokens) < _TILE_TOKENS:
+        return None
+
+    def call_s(lengths: list[int]) -> float:
+        fastest_s, spent_s, passes = math.inf, 0.0, 0
+        while passes < _PASSES and spent_s < _LONG_S:
+            begin_s = time.monotonic()
+            fastest_s = min(fastest_s, sum(lengths) * engine.slots / _rate_of(engine, lengths, scores, on_cpu))
+            spent_s += time.monotonic() - begin_s
+            passes += 1
+        return fastest_s
+
+    filled_s = call_s([_TILE_TOKENS])
+    measured: list[tuple[int, float, float]] = []
+    for tokens in _SMALL_CALLS_TOKENS:
+        in_short = [_SHORT_TOKENS] * (tokens // _SHORT_TOKENS) + [tokens % _SHORT_TOKENS] * (tokens % _SHORT_TOKENS > 0)
+        in_one = call_s([tokens]) / filled_s
+        measured.insert(0, (tokens, round(call_s(in_short) / filled_s, 3), round(in_one, 3)))
+        if in_one < _SLOW:
+            break
+    logger.info("calibrated: small calls against one of %d tokens: %s", _TILE_TOKENS, measured)
+    filling = Filling(_TILE_TOKENS, _SHORT_TOKENS, tuple(measured))
+    return filling if any(filling.gains([tokens]) for tokens, _, _ in measured) else None
+
+
 def _sizes(largest: int) -> list[int]:
     """Powers of two and what lies half-way between them, and the largest; each holds whole texts of ``_TEXT_TOKENS``."""
     sizes = {largest}
@@ -100,7 +153,11 @@ def _sizes(largest: int) -> list[int]:
 
 def _rate(engine: Engine, tokens: int, scores: bool, on_cpu: bool) -> float:
     length = min(_TEXT_TOKENS, tokens, engine.max_sequence_tokens)
-    lengths = [length] * min(tokens // length, engine.max_sequences)
+    return _rate_of(engine, [length] * min(tokens // length, engine.max_sequences), scores, on_cpu)
+
+
+def _rate_of(engine: Engine, lengths: list[int], scores: bool, on_cpu: bool) -> float:
+    """Tokens per second of calls with sequences of these lengths, of all slots together."""
     total = sum(lengths)
     offsets = offsets_of(lengths)
     span = max(1, engine.facts.vocabulary_size - 1)
@@ -134,7 +191,7 @@ def _rate(engine: Engine, tokens: int, scores: bool, on_cpu: bool) -> float:
         return sum(workers.map(work, range(engine.slots)))
 
 
-def _read(path: Path) -> dict[str, list[list[float]]]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -143,7 +200,7 @@ def _read(path: Path) -> dict[str, list[list[float]]]:
     return known if isinstance(known, dict) else {}
 
 
-def _write(path: Path, known: dict[str, list[list[float]]]) -> None:
+def _write(path: Path, known: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
     try:
         fresh.write_text(json.dumps(known), encoding="utf-8")

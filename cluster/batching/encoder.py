@@ -244,16 +244,21 @@ class Encoder:
 
     def _compute(self, window: Window, slot: int, threads: int) -> tuple[list[Float32], list[int]]:
         sequences = [job.batch.ids(item) for job, item in window]
+        count = len(sequences)
+        if filler_tokens := self.sizes.filler_tokens([len(ids) for ids in sequences]):
+            # Last, so that what it yields is left out by not looking at it.
+            sequences.append(np.zeros(filler_tokens, dtype=np.int32))
         token_ids = np.concatenate(sequences)
         offsets = offsets_of([len(ids) for ids in sequences])
         codes = np.asarray([job.batch.pooling[item] for job, item in window], dtype=np.uint8)
         if int(codes[0]) == _RANK:
-            second = np.asarray([job.batch.second_segment[item] for job, item in window], dtype=np.int32)
-            scores = self.engine.score(token_ids, offsets, second, slot=slot, threads=threads)
-            return list(scores), [scores.shape[1]] * len(window)
+            second = np.full(len(sequences), -1, dtype=np.int32)
+            second[:count] = [job.batch.second_segment[item] for job, item in window]
+            scores = self.engine.score(token_ids, offsets, second, slot=slot, threads=threads)[:count]
+            return list(scores), [scores.shape[1]] * count
         hidden = self.engine.encode(token_ids, offsets, slot=slot, threads=threads)
-        values, ends, widths = pool(hidden, offsets, codes)
-        return [values[ends[i] : ends[i + 1]] for i in range(len(window))], widths.tolist()
+        values, ends, widths = pool(hidden, offsets[: count + 1], codes)
+        return [values[ends[i] : ends[i + 1]] for i in range(count)], widths.tolist()
 
     def _settle(
         self,

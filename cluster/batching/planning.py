@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,37 @@ from cluster.types import Int64
 # Speeds within so much of each other are told apart by a measurement only now and then.
 _ABOUT = 0.97
 
+# Filler has to gain more than a measurement is out by.
+_WORTH = 1.04
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Which small calls are faster when they are filled up with tokens that nobody asked for.
+
+    Attributes:
+        tokens: what a call is filled up to.
+        short_tokens: of the short sequences that were measured.
+        measured: (tokens of a call, what it takes in short sequences, what it takes in one), in order of tokens, as multiples
+            of what a filled call takes.
+    """
+
+    tokens: int
+    short_tokens: int
+    measured: tuple[tuple[int, float, float], ...]
+
+    def gains(self, lengths: Sequence[int]) -> bool:
+        """Whether a call of sequences of these lengths, fewer tokens than ``tokens`` in all, is faster with filler."""
+        total = sum(lengths)
+        totals, in_short, in_one = zip(*self.measured, strict=True)
+        if total < totals[0]:
+            return False
+        # Attention costs the squares of the lengths: their mean, weighted by tokens, says where a call lies between the two.
+        squares = sum(length * length for length in lengths) / total
+        share = (squares - self.short_tokens) / (total - self.short_tokens)
+        short, one = np.interp(total, totals, in_short), np.interp(total, totals, in_one)
+        return bool(short + share * (one - short) > _WORTH)
+
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchSizes:
@@ -18,9 +50,11 @@ class MicroBatchSizes:
 
     Attributes:
         rates: (tokens, tokens per second), in order of size.
+        filling: None where no call is faster for being larger.
     """
 
     rates: tuple[tuple[int, float], ...]
+    filling: Filling | None = None
 
     @classmethod
     def fixed(cls, tokens: int) -> MicroBatchSizes:
@@ -55,6 +89,11 @@ class MicroBatchSizes:
         typical = float(lengths.mean())
         speeds = np.interp(np.maximum(1.0, holding // typical) * typical, sizes, rates)
         return int(holding[np.argmax(speeds >= _ABOUT * speeds.max())])
+
+    def filler_tokens(self, lengths: Sequence[int]) -> int:
+        """How many tokens to add to a call of sequences of these lengths, as one more sequence; 0 for most."""
+        missing_tokens = self.filling.tokens - sum(lengths) if self.filling else 0
+        return missing_tokens if self.filling and missing_tokens > 0 and self.filling.gains(lengths) else 0
 
 
 def plan_micro_batches(lengths: Int64, budget_tokens: int, max_sequences: int) -> list[list[int]]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.batching import calibration
-from cluster.batching.calibration import calibrated_sizes, measure
-from cluster.engine.fake import FakeEngine
+from cluster.batching.calibration import calibrated_sizes, measure, measure_filling
+from cluster.engine.fake import FakeEngine, fake_facts
 from cluster.types import Float32, Int32, Int64
 
 
@@ -48,8 +50,8 @@ def test_the_same_key_is_measured_once(tmp_path: Path) -> None:
     calibrated_sizes(engine, "another machine")
     assert len(engine.calls) > calls
     assert set(json.loads((tmp_path / "calibration.json").read_text())) == {
-        "key method=3",
-        "another machine method=3",
+        "key method=4",
+        "another machine method=4",
     }
 
 
@@ -94,3 +96,44 @@ def test_one_disturbed_measurement_does_not_rule_out_all_larger_sizes(monkeypatc
 
     monkeypatch.setattr(calibration, "_rate", rate)
     assert [tokens for tokens, _ in measure(_Counting())] == [32, 64, 96, 128, 192, 256, 384, 512]
+
+
+def _tiles(cost_s: Callable[[list[int]], float]) -> Callable[[FakeEngine, list[int], bool, bool], float]:
+    """The rate of an engine that takes 1 s for 64 tokens, and ``cost_s`` for a call of fewer."""
+
+    def rate(engine: FakeEngine, lengths: list[int], scores: bool, on_cpu: bool) -> float:
+        return sum(lengths) / (cost_s(lengths) if sum(lengths) < 64 else 1.0)
+
+    return rate
+
+
+def test_calls_gain_by_filler_as_their_lengths_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_rate_of", _tiles(_squares))
+    filling = measure_filling(FakeEngine())
+    assert filling is not None
+    assert [tokens for tokens, _, _ in filling.measured] == [32, 40, 48, 56, 63]
+    calls = [[38], [34], [30, 30], [20, 20, 20], [10] * 6, [48, 3], [17, 17], [63], [9]]
+    assert {str(call): filling.gains(call) for call in calls} == {str(call): _squares(call) > 1.04 for call in calls}
+
+
+def _squares(lengths: list[int]) -> float:
+    return sum(lengths) / 96 + sum(length**2 for length in lengths) / 2300
+
+
+def test_an_engine_whose_small_calls_are_faster_gets_no_filler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_rate_of", _tiles(lambda lengths: sum(lengths) / 64))
+    assert measure_filling(FakeEngine()) is None
+
+
+@pytest.mark.parametrize("engine", [FakeEngine(replace(fake_facts(), causal=True)), FakeEngine(context_tokens=32)])
+def test_causal_and_tiny_models_are_not_measured_with_filler(engine: FakeEngine) -> None:
+    engine.close()
+    assert measure_filling(engine) is None
+
+
+def test_filler_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_rate_of", _tiles(lambda lengths: 3.0))
+    first = calibrated_sizes(FakeEngine(), "key")
+    assert first.filler_tokens([30, 4]) == 30
+    assert (first.filler_tokens([64]), first.filler_tokens([100])) == (0, 0)
+    assert calibrated_sizes(FakeEngine(), "key") == first

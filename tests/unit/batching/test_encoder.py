@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cluster.batching.encoder import Encoder
-from cluster.engine.fake import FakeEngine
+from cluster.batching.planning import Filling, MicroBatchSizes
+from cluster.engine.fake import FakeEngine, fake_facts
 from cluster.errors import DeadlineExceeded, EngineError
 from cluster.pooling import pool_one
 from cluster.types import Float32, Int32, Int64, Lane, PoolingType, RequestFacts, TokenBatch, offsets_of
@@ -56,7 +57,7 @@ def _batch(
 
 
 @contextmanager
-def _encoder(engine: FakeEngine, size: int = 100) -> Iterator[Encoder]:
+def _encoder(engine: FakeEngine, size: int | MicroBatchSizes = 100) -> Iterator[Encoder]:
     encoder = Encoder(engine, "f", size)
     try:
         yield encoder
@@ -208,3 +209,29 @@ def test_the_engine_s_threads_give_way_and_the_caller_s_does_not() -> None:
         encoder.close()
     assert seen == [min(19, before + 10)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+FILLED = MicroBatchSizes(((64, 1.0), (128, 1.0)), Filling(64, 16, ((24, 0.5, 2.0), (63, 1.0, 2.0))))
+
+
+@pytest.mark.parametrize("pooling", [PoolingType.NONE, PoolingType.MEAN, PoolingType.LAST])
+def test_a_small_call_is_filled_and_nobody_sees_the_filler(pooling: PoolingType) -> None:
+    ids = list(range(1000, 1050))
+    engine = _GatedEngine()
+    with _encoder(engine, FILLED) as encoder:
+        filled = encoder.submit(_batch([ids], pooling=pooling)).result(30)
+        assert encoder.submit(_batch([ids[:20]], pooling=pooling)).result(30).encoded_tokens == 20
+        assert encoder.encoded_tokens == filled.encoded_tokens + 20 == 70
+    assert [lengths for _, _, lengths in engine.calls] == [[50, 14], [20]]
+    with _encoder(FakeEngine()) as encoder:
+        plain = encoder.submit(_batch([ids], pooling=pooling)).result(30)
+    np.testing.assert_array_equal(filled.rows(0), plain.rows(0))
+
+
+def test_filler_gets_no_score() -> None:
+    engine = FakeEngine(fake_facts())
+    batch = _batch([list(range(1000, 1050))], pooling=PoolingType.RANK)
+    batch.second_segment[:] = 30
+    with _encoder(engine, FILLED) as encoder:
+        result = encoder.submit(batch).result(30)
+    assert result.rows(0).shape == (1, max(1, len(engine.facts.labels)))
