@@ -19,7 +19,7 @@ from cluster.types import Float32, TokenBatch, VectorBatch
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
-# Below this many characters or values a thread hop costs more than the work that it takes off the event loop.
+# Below this many characters or values a change of threads costs more than the work that it takes off the event loop.
 INLINE_CHARACTERS = 8_192
 INLINE_VALUES = 8_192
 
@@ -91,7 +91,7 @@ class FusedStages:
         return await asyncio.wrap_future(self.encoders[name].submit(batch))
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
-        return await _work(self._pooler.finish, batch, inline=len(batch.vectors.values) <= INLINE_VALUES)
+        return await _work(self._pooler.finish, batch, inline=batch.is_brief)
 
     async def _score(self, batch: InteractionBatch) -> Float32:
         return await _work(self._pooler.score, batch, inline=len(batch.documents.values) <= INLINE_VALUES)

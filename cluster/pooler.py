@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.calls import AnswerOptions
+from cluster.calls import AnswerOptions, Encoding, OutputType
 from cluster.pooling import cut_dimensions, normalize, print_rows
 from cluster.rerank import max_sim
 from cluster.types import Float32, Int32, VectorBatch
+
+# Each about a millisecond: numbers that are normalised and printed, and numbers that are copied as they are.
+_BRIEF_VALUES = 24_576
+_BRIEF_COPIED_VALUES = 4_194_304
 
 
 @dataclass(slots=True)
@@ -32,6 +36,14 @@ class PoolerBatch:
 
     def __len__(self) -> int:
         return len(self.owner)
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether it is finished within about a millisecond, which an event loop can spare and a hop costs more than."""
+        values = len(self.vectors.values)
+        return values <= _BRIEF_VALUES or (
+            values <= _BRIEF_COPIED_VALUES and all(self.matrix) and all(map(_is_copy, self.options))
+        )
 
     @staticmethod
     def concatenate(batches: Sequence[PoolerBatch]) -> PoolerBatch:
@@ -75,6 +87,11 @@ class InteractionBatch:
     def __len__(self) -> int:
         return len(self.documents)
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether a thread scores it in about ten milliseconds; sending its matrices to another process takes as long."""
+        return len(self.documents.values) <= _BRIEF_COPIED_VALUES
+
     @staticmethod
     def concatenate(batches: Sequence[InteractionBatch]) -> InteractionBatch:
         """Return one message with the documents of all."""
@@ -114,6 +131,12 @@ class Pooler:
             rows = batch.documents.values[offsets[0] : offsets[-1]].reshape(-1, query.shape[1])
             scores[begin:end] = max_sim(query, rows, (offsets - offsets[0]) // query.shape[1])
         return scores
+
+
+def _is_copy(options: AnswerOptions) -> bool:
+    """Whether a token matrix is answered with just the bytes that the encoder gave."""
+    plain = options.output_type is OutputType.FLOAT and options.encoding is Encoding.RAW
+    return plain and options.dimensions is None and (options.normalize is None or options.normalize < 0)
 
 
 def finish_rows(rows: Float32, options: AnswerOptions, matrix: bool, scores: bool) -> Float32:

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.assembly import rebuild_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
-from cluster.fused import INLINE_VALUES, FusedStages
+from cluster.fused import FusedStages
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
@@ -95,9 +95,10 @@ async def split(
 
     async def finish(batch: PoolerBatch) -> PieceBatch:
         # A hop costs more CPU than finishing a few vectors; the Pooler takes what would hold up the event loop.
-        if len(batch.vectors.values) <= INLINE_VALUES:
-            return own_pooler.finish(batch)
-        return await to_pooler.send(batch)
+        return own_pooler.finish(batch) if batch.is_brief else await to_pooler.send(batch)
+
+    async def score(batch: InteractionBatch) -> Float32:
+        return await (asyncio.to_thread(own_pooler.score, batch) if batch.is_brief else to_scorer.send(batch))
 
     async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
         pairs: list[tuple[int, bytes]] = await call_again(
@@ -117,7 +118,7 @@ async def split(
         tokenize=tokenize,
         encode=encode,
         finish=finish,
-        score=to_scorer.send,
+        score=score,
         outstanding=lambda name: config.batching.outstanding * watch.running(f"Encoder-{name}"),
         tokens=tokens,
         text=text,

@@ -83,9 +83,14 @@ class Cluster:
         replicas = application["deployments"][deployment]["replicas"]
         return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
 
+    def a_process(self, deployment: str) -> int:
+        """Process id of one of the deployment's replicas, as soon as one runs: a new controller finds them one by one."""
+        wait_until(lambda: bool(self.processes(deployment)), 30, lambda: f"no replica of {deployment} runs")
+        return self.processes(deployment)[0]
+
     def kill(self, deployment: str) -> int:
         """End one replica as the kernel would when memory runs out; returns its process id."""
-        process = self.processes(deployment)[0]
+        process = self.a_process(deployment)
         os.kill(process, signal.SIGKILL)
         return process
 

@@ -188,7 +188,7 @@ async def hang(
     check: Check = is_right,
 ) -> Outcome:
     """Stop one replica's process (SIGSTOP) for so long, while requests come in."""
-    process = cluster.processes(deployment)[0]
+    process = cluster.a_process(deployment)
 
     def stop() -> None:
         os.kill(process, signal.SIGSTOP)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cluster.calls import AnswerOptions, Encoding
+from cluster.calls import AnswerOptions, Encoding, OutputType
 from cluster.pooler import PieceBatch, Pooler, PoolerBatch, finish_rows
 from cluster.pooling import cut_dimensions, normalize
 from cluster.types import Float32, VectorBatch, offsets_of
@@ -131,3 +131,30 @@ def test_a_range_of_pieces_is_picked_with_its_shapes() -> None:
     pieces = PieceBatch([b"a", b"b", b"c"], [(1,), (2,), (3,)])
     picked = pieces.pick(1, 3)
     assert (picked.pieces, picked.shapes) == ([b"b", b"c"], [(2,), (3,)])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "matrix", "brief"),
+    [
+        (20_000, AnswerOptions(), False, True),
+        (30_000, AnswerOptions(), False, False),
+        (30_000, AnswerOptions(encoding=Encoding.RAW), False, False),
+        (30_000, AnswerOptions(encoding=Encoding.RAW), True, True),
+        (30_000, AnswerOptions(encoding=Encoding.RAW, normalize=-1), True, True),
+        (30_000, AnswerOptions(encoding=Encoding.RAW, normalize=2), True, False),
+        (30_000, AnswerOptions(encoding=Encoding.RAW, dimensions=2), True, False),
+        (30_000, AnswerOptions(encoding=Encoding.RAW, output_type=OutputType.INT8), True, False),
+        (30_000, AnswerOptions(encoding=Encoding.BASE64), True, False),
+        (6_000_000, AnswerOptions(encoding=Encoding.RAW), True, False),
+    ],
+)
+def test_few_numbers_and_plain_copies_are_brief(values: int, options: AnswerOptions, matrix: bool, brief: bool) -> None:
+    rows = np.zeros((values // WIDTH, WIDTH), dtype=np.float32)
+    assert _batch([rows], [options], matrix=[matrix]).is_brief is brief
+
+
+def test_one_item_that_is_no_copy_makes_a_large_message_long() -> None:
+    rows, raw = np.zeros((5_000, WIDTH), dtype=np.float32), AnswerOptions(encoding=Encoding.RAW)
+    assert _batch([rows, rows], [raw], matrix=[True, True]).is_brief
+    assert not _batch([rows, rows], [raw], matrix=[True, False]).is_brief
+    assert not _batch([rows, rows], [raw, AnswerOptions()], [0, 1], [True, True]).is_brief
