@@ -94,6 +94,7 @@ class Stages:
                 outstanding=partial(self._outstanding, name),
                 cap_items=batching.message_items,
                 cap_weight=partial(self.admission.message_tokens, name),
+                replicas=partial(senders.running, name),
                 # While a new version of the model replaces an old one, tokenizers of both answer.
                 kind=lambda batch: batch.fingerprint,
                 leave=lambda batch, begin, end: batch.gone.update(range(begin, end)),

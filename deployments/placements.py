@@ -13,6 +13,8 @@ from typing import Any
 
 from ray.exceptions import RayError
 
+from cluster.types import TokenBatch
+
 logger = logging.getLogger("poolhouse")
 
 # A process that lives answers within milliseconds, on a machine that is out of CPU within tenths of a second.
@@ -27,23 +29,32 @@ class Placements:
     """One for each process, used by routers on any thread: each step is a single operation on a dict or list."""
 
     def __init__(self) -> None:
-        self._replicas: dict[int, list[Any]] = {}
+        self._followed: dict[int, tuple[int, list[Any]]] = {}
         self._suspects: dict[str, Any] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
     def follow(self, message: object) -> list[Any]:
         """Begin to note where ``message`` goes; the list grows with each replica that it is sent to."""
-        return self._replicas.setdefault(id(message), [])
+        return self._followed.setdefault(id(message), (_weight(message), []))[1]
 
     def forget(self, message: object) -> None:
         """The message is answered."""
-        self._replicas.pop(id(message), None)
+        self._followed.pop(id(message), None)
 
     def note(self, message: object, replica: Any) -> None:
         """A router sends ``message`` to ``replica``."""
-        followed = self._replicas.get(id(message))
+        followed = self._followed.get(id(message))
         if followed is not None:
-            followed.append(replica)
+            followed[1].append(replica)
+
+    def loads(self) -> dict[str, int]:
+        """What replicas have from this process and have not answered: tokens at encoders, messages elsewhere; by unique id."""
+        loads: dict[str, int] = {}
+        for weight, replicas in list(self._followed.values()):
+            for replica in replicas:
+                name = replica.replica_id.unique_id
+                loads[name] = loads.get(name, 0) + weight
+        return loads
 
     def trusted(self, replicas: Sequence[Any]) -> list[Any]:
         """Those of ``replicas`` that are not suspect."""
@@ -74,6 +85,10 @@ class Placements:
                 logger.warning("%s answers again", replica.replica_id)
                 break
         self._suspects.pop(name, None)
+
+
+def _weight(message: object) -> int:
+    return len(message.token_ids) if isinstance(message, TokenBatch) else 1
 
 
 async def answers(replica: Any) -> bool:

@@ -18,6 +18,9 @@ from typing import Generic, TypeVar
 
 from cluster.types import Lane
 
+# Below this, a message of its own costs more than it spreads.
+_LEAST_SHARE_WEIGHT = 64
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -53,6 +56,7 @@ class Dispatcher(Generic[Work, Result]):
         weigh: returns (items, weight) of a piece of work; both caps bound a message of several pieces.
         outstanding: messages in flight for each lane, asked anew every time, since replicas come and go.
         cap_weight: asked anew for every message.
+        replicas: that the stage has; what waits is shared out among those that have no message yet.
         kind: only work of one kind may share a message.
         leave: told of items ``[begin, end)`` of a message on its way that nobody waits for any more, while others of it are.
     """
@@ -66,6 +70,7 @@ class Dispatcher(Generic[Work, Result]):
         outstanding: Callable[[], int],
         cap_items: int,
         cap_weight: Callable[[], int],
+        replicas: Callable[[], int] = lambda: 1,
         kind: Callable[[Work], Hashable] = lambda work: None,
         leave: Callable[[Work, int, int], None] = lambda message, begin, end: None,
     ) -> None:
@@ -76,6 +81,7 @@ class Dispatcher(Generic[Work, Result]):
         self._outstanding = outstanding
         self._cap_items = cap_items
         self._cap_weight = cap_weight
+        self._replicas = replicas
         self._kind = kind
         self._leave = leave
         # In order of arrival; what is abandoned leaves at once from any place, with all that it holds.
@@ -143,6 +149,9 @@ class Dispatcher(Generic[Work, Result]):
     def _gather(self, lane: Lane) -> list[_Waiting[Work, Result]]:
         queue = self._waiting[lane]
         cap_weight = self._cap_weight()
+        idle = self._replicas() - self.in_flight
+        if idle > 1:
+            cap_weight = min(cap_weight, max(_LEAST_SHARE_WEIGHT, -(-self.queued_weight // idle)))
         message: list[_Waiting[Work, Result]] = []
         items = weight = 0
         for head in queue:

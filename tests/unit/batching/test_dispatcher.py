@@ -13,7 +13,7 @@ from cluster.types import Lane
 class _Stage:
     """A stage that answers each word in capitals, one message at a time for each ``release``."""
 
-    def __init__(self, outstanding: int = 1, cap_items: int = 100, cap_weight: int = 1_000) -> None:
+    def __init__(self, outstanding: int = 1, cap_items: int = 100, cap_weight: int = 1_000, replicas: int = 1) -> None:
         self.messages: list[list[str]] = []
         self.arrived: asyncio.Queue[list[str]] = asyncio.Queue()
         self._gate = asyncio.Semaphore(0)
@@ -26,6 +26,7 @@ class _Stage:
             outstanding=lambda: outstanding,
             cap_items=cap_items,
             cap_weight=lambda: cap_weight,
+            replicas=lambda: replicas,
         )
 
     async def _answer(self, words: list[str]) -> list[str]:
@@ -115,3 +116,22 @@ async def test_a_lost_message_fails_all_that_it_carried_and_the_next_one_goes_on
     assert await stage.submit("c") == ["C"]
     assert stage.dispatcher.in_flight == 0
     assert stage.dispatcher.queued_weight == 0
+
+
+async def test_what_waits_is_shared_out_among_replicas_without_a_message() -> None:
+    stage = _Stage(outstanding=6, replicas=3)
+    answers = [stage.submit(letter * 40) for letter in "abcdef"]
+    assert [await stage.arrived.get() for _ in range(3)] == [[a * 40, b * 40] for a, b in ("ab", "cd", "ef")]
+    more = [stage.submit(letter * 40) for letter in "gh"]
+    # All replicas have one now: the rest travels together.
+    assert await stage.arrived.get() == ["g" * 40, "h" * 40]
+    stage.release(4)
+    assert len(await asyncio.gather(*answers, *more)) == 8
+
+
+async def test_little_work_is_not_shared_out() -> None:
+    stage = _Stage(outstanding=6, replicas=3)
+    answers = [stage.submit(letter * 10) for letter in "abcdef"]
+    assert await stage.arrived.get() == [letter * 10 for letter in "abcdef"]
+    stage.release()
+    await asyncio.gather(*answers)
