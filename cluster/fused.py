@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
+from cluster.batching.waiting import result_of
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
@@ -88,7 +89,7 @@ class FusedStages:
         return await _work(self._tokenizer.tokenize, batch, inline=batch.weight <= INLINE_CHARACTERS)
 
     async def _encode(self, name: str, batch: TokenBatch) -> VectorBatch:
-        return await asyncio.wrap_future(self.encoders[name].submit(batch))
+        return await result_of(self.encoders[name].submit(batch))
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
         return await _work(self._pooler.finish, batch, inline=batch.is_brief)

@@ -114,10 +114,13 @@ class Dispatcher(Generic[Work, Result]):
             self._pump_is_due[lane] = True
             asyncio.get_running_loop().call_soon(self._pump, lane)
         try:
-            return await answer
+            result = await answer
         except asyncio.CancelledError:
             self._abandon(waiting)
             raise
+        # Else the message and its parts hold each other, and all results, until the garbage collector's next full round.
+        waiting.message = None
+        return result
 
     def _abandon(self, waiting: _Waiting[Work, Result]) -> None:
         message = waiting.message

@@ -11,7 +11,9 @@ import os
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 
@@ -110,10 +112,14 @@ class Encoder:
             self._queues.add(job)
             self.pending_tokens += self._queues.tokens - queued_tokens
             self._wake_one()
-        job.done.add_done_callback(lambda done: self._drop(job) if done.cancelled() else None)
+        # By a weak reference: the future must not hold the job that holds it, with all its values.
+        job.done.add_done_callback(partial(self._drop_cancelled, weakref.ref(job)))
         return job.done
 
-    def _drop(self, job: Job) -> None:
+    def _drop_cancelled(self, reference: weakref.ref[Job], done: Future[VectorBatch]) -> None:
+        job = reference() if done.cancelled() else None
+        if job is None:
+            return
         # At once, not when its turn comes: whoever bounds the messages here counts a cancelled one no more.
         with self._lock:
             self.pending_tokens -= self._queues.discard(job)
@@ -198,6 +204,8 @@ class Encoder:
             finally:
                 with self._lock:
                     self._busy_workers -= 1
+            # A thread that waits for work keeps nothing of the last.
+            del window
 
     def _wake_one(self) -> None:
         """Wake the first slot that sleeps; the lock is held.

@@ -15,7 +15,7 @@ from cluster.types import Float32, Int32, Lane, ReplicaReport, TokenBatch, Vecto
 _NO_VALUES: Float32 = np.zeros(0, dtype=np.float32)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Job:
     """One message in work. Whoever settles an item holds the encoder's lock.
 

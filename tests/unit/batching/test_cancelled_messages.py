@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 from cluster.batching import encoder as module
 from cluster.batching.encoder import Encoder
+from cluster.batching.waiting import result_of
 from cluster.engine.fake import FakeEngine
 from cluster.errors import EngineError, VersionChanged
 from cluster.types import Backlog, Float32, Int32, Int64, PoolingType, RequestFacts, TokenBatch, offsets_of
@@ -106,3 +110,39 @@ def test_a_message_of_another_version_is_to_be_prepared_again() -> None:
     with pytest.raises(VersionChanged):
         encoder.submit(_message(1, "g")).result(30)
     encoder.close()
+
+
+async def test_a_result_goes_with_its_last_user_and_not_with_the_garbage_collector() -> None:
+    encoder = Encoder(FakeEngine(), "f", 16)
+    gc.disable()
+    try:
+        result = await result_of(encoder.submit(_message(2000)))
+        gone = weakref.ref(result.values)
+        del result
+        for _ in range(1000):
+            # The encoder's thread lets go of it a moment later.
+            if gone() is None:
+                break
+            await asyncio.to_thread(lambda: None)
+        assert gone() is None
+    finally:
+        gc.enable()
+        encoder.close()
+
+
+async def test_a_waiter_that_leaves_cancels_its_message() -> None:
+    engine = _HeldEngine()
+    encoder = Encoder(engine, "f", 16)
+    first = encoder.submit(_message(1))
+    assert await asyncio.to_thread(engine.entered.wait, 30)
+    waiter = asyncio.create_task(result_of(encoder.submit(_message(2))))
+    await asyncio.sleep(0)
+    assert encoder.pending_tokens == 2
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert encoder.pending_tokens == 1
+    engine.release.set()
+    first.result(30)
+    encoder.close()
+    assert engine.seen == [1]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -135,3 +137,27 @@ async def test_little_work_is_not_shared_out() -> None:
     assert await stage.arrived.get() == [letter * 10 for letter in "abcdef"]
     stage.release()
     await asyncio.gather(*answers)
+
+
+async def test_an_answer_goes_with_its_last_user_and_not_with_the_garbage_collector() -> None:
+    class Answer(list[str]):
+        """A list that can be referred to weakly."""
+
+    dispatcher = Dispatcher[list[str], list[str]](
+        send=lambda words: asyncio.sleep(0, Answer(words)),
+        join=_join,
+        pick=lambda result, begin, end: Answer(result[begin:end]),
+        weigh=lambda words: (len(words), 1),
+        outstanding=lambda: 1,
+        cap_items=100,
+        cap_weight=lambda: 100,
+    )
+    gc.disable()
+    try:
+        answers = await asyncio.gather(*(dispatcher.submit([word], Lane.INTERACTIVE) for word in ("a", "b")))
+        gone = [weakref.ref(answer) for answer in answers]
+        del answers
+        await asyncio.sleep(0)
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
