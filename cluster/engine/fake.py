@@ -166,4 +166,5 @@ class FakeEngine:
         if self._poison_id is not None and (token_ids == self._poison_id).any():
             self._abort()
         if self._seconds_per_token:
+            # It stands for the work of a model.
             time.sleep(self._seconds_per_token * len(token_ids))

@@ -38,9 +38,10 @@ class Cluster:
             replicas: deployment → number of replicas; 1 for those not named.
             spread: at most one replica of a stage on each node.
         """
+        before = self._deployed_at()
         self.submit(args, replicas, spread=spread)
-        # A moment for the controller to take the new configuration in; before it, the old one still counts as running.
-        time.sleep(1.0)
+        # Until the controller has taken the new configuration in, the old one counts as running.
+        wait_until(lambda: self._deployed_at() != before, _START_WITHIN_S, lambda: "the application is not deployed")
         wait_until(lambda: self._status() == "RUNNING", _START_WITHIN_S, lambda: f"the application is {self._status()}")
         wait_until(self._answers, _START_WITHIN_S, lambda: "the application runs and answers nothing")
 
@@ -110,6 +111,10 @@ class Cluster:
     @staticmethod
     def _details() -> Any:
         return ray.get(_get_global_client()._controller.get_serve_instance_details.remote())
+
+    def _deployed_at(self) -> float | None:
+        application = self._details()["applications"].get(_APPLICATION)
+        return None if application is None else float(application["last_deployed_time_s"])
 
     def _status(self) -> str:
         # A string and an enum's member at once: str() of it would be the member's name.

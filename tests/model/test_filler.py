@@ -13,7 +13,8 @@ from cluster.config import EncoderConfig
 from cluster.engine import load_engine
 from cluster.models.inspect import inspect_gguf
 from cluster.models.package import packaged_path
-from cluster.types import Float32, PoolingType, RequestFacts, TokenBatch, offsets_of
+from cluster.types import Float32, PoolingType
+from tests.support.batches import token_batch
 
 PATH = packaged_path("all-minilm-l6-v2", "f16")
 FILLED = MicroBatchSizes(((64, 1.0),), Filling(64, 16, ((1, 2.0, 2.0), (63, 2.0, 2.0))))
@@ -39,17 +40,7 @@ def encoders() -> Iterator[tuple[Encoder, Encoder]]:
 
 
 def _rows(encoder: Encoder, ids: list[int], pooling: PoolingType) -> Float32:
-    batch = TokenBatch(
-        fingerprint="f",
-        token_ids=np.asarray(ids, dtype=np.int32),
-        offsets=offsets_of([len(ids)]),
-        pooling=np.asarray([pooling.code], dtype=np.uint8),
-        second_segment=np.asarray([-1], dtype=np.int32),
-        cut_tokens=np.zeros(1, dtype=np.int32),
-        owner=np.zeros(1, dtype=np.int32),
-        requests=[RequestFacts("r")],
-    )
-    return encoder.submit(batch).result(60).rows(0)
+    return encoder.submit(token_batch([ids], pooling=pooling)).result(60).rows(0)
 
 
 @pytest.mark.parametrize("pooling", [PoolingType.NONE, PoolingType.MEAN, PoolingType.CLS, PoolingType.LAST])

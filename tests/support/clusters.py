@@ -84,7 +84,7 @@ class ServeCluster:
             return all(name in applications and applications[name].status == "RUNNING" for name in names)
 
         wait_until(running, within_s, f"{', '.join(names)} running")
-        prefixes = [application["route_prefix"].rstrip("/") for application in document["applications"]]
+        prefixes = [application.get("route_prefix", "/").rstrip("/") for application in document["applications"]]
         # The proxy in front learns of new replicas a little later than the controller; until then it knows no path.
         wait_until(lambda: all(map(self._is_routed, prefixes)), within_s, "all paths known to the proxy")
 

@@ -9,10 +9,11 @@ import socket
 
 def free_port() -> int:
     """Return a port that nothing listens on at the moment."""
-    # Below the ports that the kernel gives to connections and above those that Ray gives to its workers: either might take
-    # another one in the time until it is listened on.
-    for port in random.sample(range(20_000, 32_000), 100):
+    # Below the ports that Serve gives to replicas and the kernel to connections, and above those that Ray gives to its workers:
+    # each might take another one in the time until it is listened on.
+    for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            # On all interfaces, as HAProxy's own ports are: Ray listens on another one than 127.0.0.1.
+            probe.bind(("", port))
             return port
-    raise OSError("none of 100 ports between 20000 and 32000 is free")
+    raise OSError("none of 100 ports between 20000 and 30000 is free")

@@ -60,6 +60,16 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
     assert calibrated_sizes(_Counting(), "key").rates
 
 
+def test_a_damaged_entry_is_measured_anew(tmp_path: Path) -> None:
+    calibrated_sizes(_Counting(), "other")
+    known = json.loads((tmp_path / "calibration.json").read_text())
+    for damaged in ([], {"rates": [["many", 1.0]], "filling": None}):
+        (tmp_path / "calibration.json").write_text(json.dumps({**known, "key method=4": damaged}))
+        assert calibrated_sizes(_Counting(), "key").rates
+        assert json.loads((tmp_path / "calibration.json").read_text())["key method=4"] != damaged
+    assert json.loads((tmp_path / "calibration.json").read_text()).keys() == {"other method=4", "key method=4"}
+
+
 def test_an_engine_of_scores_is_measured_by_scoring() -> None:
     engine = _Counting()
     measure(engine, scores=True)
@@ -113,7 +123,9 @@ def test_calls_gain_by_filler_as_their_lengths_cost(monkeypatch: pytest.MonkeyPa
     assert filling is not None
     assert [tokens for tokens, _, _ in filling.measured] == [32, 40, 48, 56, 63]
     calls = [[38], [34], [30, 30], [20, 20, 20], [10] * 6, [48, 3], [17, 17], [63], [9]]
-    assert {str(call): filling.gains(call) for call in calls} == {str(call): _squares(call) > 1.04 for call in calls}
+    assert {str(call): filling.missing_tokens(call) for call in calls} == {
+        str(call): 64 - sum(call) if _squares(call) > 1.04 else 0 for call in calls
+    }
 
 
 def _squares(lengths: list[int]) -> float:

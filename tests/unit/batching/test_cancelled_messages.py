@@ -7,15 +7,14 @@ import gc
 import threading
 import weakref
 
-import numpy as np
 import pytest
 
 from cluster.batching import encoder as module
 from cluster.batching.encoder import Encoder
-from cluster.batching.waiting import result_of
 from cluster.engine.fake import FakeEngine
 from cluster.errors import EngineError, VersionChanged
-from cluster.types import Backlog, Float32, Int32, Int64, PoolingType, RequestFacts, TokenBatch, offsets_of
+from cluster.types import Backlog, Float32, Int32, Int64, TokenBatch
+from tests.support.batches import token_batch
 
 
 class _HeldEngine(FakeEngine):
@@ -34,17 +33,7 @@ class _HeldEngine(FakeEngine):
 
 
 def _message(token_id: int, fingerprint: str = "f") -> TokenBatch:
-    return TokenBatch(
-        fingerprint=fingerprint,
-        token_ids=np.asarray([token_id], dtype=np.int32),
-        offsets=offsets_of([1]),
-        pooling=np.full(1, PoolingType.MEAN.code, dtype=np.uint8),
-        second_segment=np.full(1, -1, dtype=np.int32),
-        cut_tokens=np.zeros(1, dtype=np.int32),
-        owner=np.zeros(1, dtype=np.int32),
-        requests=[RequestFacts("r")],
-        backlog=Backlog("ingress", 7, 1.0),
-    )
+    return token_batch([[token_id]], fingerprint=fingerprint, backlog=Backlog("ingress", 7, 1.0))
 
 
 def test_a_cancelled_message_never_reaches_the_engine() -> None:
@@ -116,7 +105,7 @@ async def test_a_result_goes_with_its_last_user_and_not_with_the_garbage_collect
     encoder = Encoder(FakeEngine(), "f", 16)
     gc.disable()
     try:
-        result = await result_of(encoder.submit(_message(2000)))
+        result = await asyncio.wrap_future(encoder.submit(_message(2000)))
         gone = weakref.ref(result.values)
         del result
         for _ in range(1000):
@@ -128,21 +117,3 @@ async def test_a_result_goes_with_its_last_user_and_not_with_the_garbage_collect
     finally:
         gc.enable()
         encoder.close()
-
-
-async def test_a_waiter_that_leaves_cancels_its_message() -> None:
-    engine = _HeldEngine()
-    encoder = Encoder(engine, "f", 16)
-    first = encoder.submit(_message(1))
-    assert await asyncio.to_thread(engine.entered.wait, 30)
-    waiter = asyncio.create_task(result_of(encoder.submit(_message(2))))
-    await asyncio.sleep(0)
-    assert encoder.pending_tokens == 2
-    waiter.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiter
-    assert encoder.pending_tokens == 1
-    engine.release.set()
-    first.result(30)
-    encoder.close()
-    assert engine.seen == [1]

@@ -3,19 +3,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cluster.batching.encoder import Encoder
 from cluster.batching.planning import Filling, MicroBatchSizes
-from cluster.engine.fake import FakeEngine, fake_facts
+from cluster.engine.fake import FakeEngine
 from cluster.errors import DeadlineExceeded, EngineError
 from cluster.pooling import pool_one
-from cluster.types import Float32, Int32, Int64, Lane, PoolingType, RequestFacts, TokenBatch, offsets_of
+from cluster.types import Float32, Int32, Int64, Lane, PoolingType, offsets_of
+from tests.support.batches import token_batch
 
 
 class _GatedEngine(FakeEngine):
@@ -38,24 +39,6 @@ class _GatedEngine(FakeEngine):
         return super().encode(token_ids, offsets, slot=slot, threads=threads)
 
 
-def _batch(
-    sequences: list[list[int]],
-    lane: Lane = Lane.INTERACTIVE,
-    remaining_s: float | None = None,
-    pooling: PoolingType = PoolingType.MEAN,
-) -> TokenBatch:
-    return TokenBatch(
-        fingerprint="f",
-        token_ids=np.asarray([token for sequence in sequences for token in sequence], dtype=np.int32),
-        offsets=offsets_of([len(sequence) for sequence in sequences]),
-        pooling=np.full(len(sequences), pooling.code, dtype=np.uint8),
-        second_segment=np.full(len(sequences), -1, dtype=np.int32),
-        cut_tokens=np.zeros(len(sequences), dtype=np.int32),
-        owner=np.zeros(len(sequences), dtype=np.int32),
-        requests=[RequestFacts("r", lane, None if remaining_s is None else time.monotonic() + remaining_s)],
-    )
-
-
 @contextmanager
 def _encoder(engine: FakeEngine, size: int | MicroBatchSizes = 100) -> Iterator[Encoder]:
     encoder = Encoder(engine, "f", size)
@@ -74,7 +57,7 @@ def test_every_item_gets_its_own_rows_in_any_mix(slots: int, pooling: PoolingTyp
     sequences = [random.integers(1000, 2000, size=int(random.integers(1, 60))).tolist() for _ in range(120)]
     with _encoder(FakeEngine(slots=slots)) as encoder:
         messages = [sequences[begin : begin + 30] for begin in range(0, 120, 30)]
-        futures = [encoder.submit(_batch(message, pooling=pooling)) for message in messages]
+        futures = [encoder.submit(token_batch(message, pooling=pooling)) for message in messages]
         for message, future in zip(messages, futures, strict=True):
             result = future.result(30)
             assert result.encoded_tokens == sum(map(len, message))
@@ -90,7 +73,7 @@ def test_slots_work_at_once_with_their_share_of_the_threads() -> None:
     engine = _GatedEngine(slots=2)
     engine.gate.clear()
     with _encoder(engine) as encoder:
-        future = encoder.submit(_batch([[5] * 90, [6] * 90, [7] * 90]))
+        future = encoder.submit(token_batch([[5] * 90, [6] * 90, [7] * 90]))
         for _ in range(2):
             assert engine.entered.acquire(timeout=30)
         assert sorted(slot for slot, _, _ in engine.calls) == [0, 1]
@@ -102,7 +85,7 @@ def test_slots_work_at_once_with_their_share_of_the_threads() -> None:
 def test_a_lone_micro_batch_takes_all_threads() -> None:
     engine = _GatedEngine(slots=2)
     with _encoder(engine) as encoder:
-        encoder.submit(_batch([[5] * 10])).result(30)
+        encoder.submit(token_batch([[5] * 10])).result(30)
     assert [threads for _, threads, _ in engine.calls] == [2]
 
 
@@ -110,9 +93,9 @@ def test_interactive_work_waits_for_one_micro_batch_of_bulk_at_most() -> None:
     engine = _GatedEngine()
     engine.gate.clear()
     with _encoder(engine) as encoder:
-        bulk = encoder.submit(_batch([[5] * 100] * 10, Lane.BULK))
+        bulk = encoder.submit(token_batch([[5] * 100] * 10, lane=Lane.BULK))
         assert engine.entered.acquire(timeout=30)
-        interactive = encoder.submit(_batch([[6] * 7]))
+        interactive = encoder.submit(token_batch([[6] * 7]))
         engine.gate.set()
         interactive.result(30)
         bulk.result(30)
@@ -123,9 +106,9 @@ def test_work_whose_deadline_passed_in_the_queue_is_not_encoded() -> None:
     engine = _GatedEngine()
     engine.gate.clear()
     with _encoder(engine) as encoder:
-        first = encoder.submit(_batch([[5] * 100]))
+        first = encoder.submit(token_batch([[5] * 100]))
         assert engine.entered.acquire(timeout=30)
-        late = encoder.submit(_batch([[6] * 3], remaining_s=0.0))
+        late = encoder.submit(token_batch([[6] * 3], remaining_s=0.0))
         engine.gate.set()
         assert isinstance(late.result(30).errors[0], DeadlineExceeded)
         assert not first.result(30).errors
@@ -134,7 +117,7 @@ def test_work_whose_deadline_passed_in_the_queue_is_not_encoded() -> None:
 
 def test_an_item_too_long_for_the_engine_is_refused_alone() -> None:
     with _encoder(FakeEngine()) as encoder:
-        result = encoder.submit(_batch([[5], [6] * 513, [7]])).result(30)
+        result = encoder.submit(token_batch([[5], [6] * 513, [7]])).result(30)
     assert list(result.errors) == [1]
     assert "513 tokens" in result.errors[1].message
     assert len(result.rows(0)) == len(result.rows(2)) == 1
@@ -144,11 +127,11 @@ def test_a_failed_call_is_the_error_of_its_items_and_of_no_others() -> None:
     engine = _GatedEngine()
     with _encoder(engine) as encoder:
         engine.failure = EngineError("out of order")
-        assert "out of order" in encoder.submit(_batch([[5]])).result(30).errors[0].message
+        assert "out of order" in encoder.submit(token_batch([[5]])).result(30).errors[0].message
         engine.failure = ValueError("surprise")
-        assert "surprise" in encoder.submit(_batch([[5]])).result(30).errors[0].message
+        assert "surprise" in encoder.submit(token_batch([[5]])).result(30).errors[0].message
         engine.failure = None
-        assert not encoder.submit(_batch([[5]])).result(30).errors
+        assert not encoder.submit(token_batch([[5]])).result(30).errors
         encoder.check_health()
 
 
@@ -156,9 +139,9 @@ def test_queued_messages_fail_on_close_and_later_ones_are_refused() -> None:
     engine = _GatedEngine()
     engine.gate.clear()
     encoder = Encoder(engine, "f", 100)
-    running = encoder.submit(_batch([[5] * 100]))
+    running = encoder.submit(token_batch([[5] * 100]))
     assert engine.entered.acquire(timeout=30)
-    queued = encoder.submit(_batch([[6] * 100]))
+    queued = encoder.submit(token_batch([[6] * 100]))
     closing = threading.Thread(target=encoder.close)
     closing.start()
     with pytest.raises(EngineError, match="closed"):
@@ -167,7 +150,7 @@ def test_queued_messages_fail_on_close_and_later_ones_are_refused() -> None:
     closing.join(30)
     assert not running.result(0).errors
     with pytest.raises(EngineError, match="closed"):
-        encoder.submit(_batch([[5]])).result(30)
+        encoder.submit(token_batch([[5]])).result(30)
     with pytest.raises(EngineError, match="ended"):
         encoder.check_health()
 
@@ -177,7 +160,7 @@ def test_only_the_first_slot_ever_computes_with_all_threads() -> None:
     engine.threads = 6
     with _encoder(engine) as encoder:
         for _ in range(20):
-            encoder.submit(_batch([[1, 2]])).result(30)
+            encoder.submit(token_batch([[1, 2]])).result(30)
         assert {(slot, threads) for slot, threads, _ in engine.calls} == {(0, 6)}
         engine.calls.clear()
         engine.gate.clear()
@@ -185,7 +168,7 @@ def test_only_the_first_slot_ever_computes_with_all_threads() -> None:
         # Each is held in the engine when the next one comes.
         held = []
         for _ in range(3):
-            held.append(encoder.submit(_batch([[1, 2]])))
+            held.append(encoder.submit(token_batch([[1, 2]])))
             assert engine.entered.acquire(timeout=30)
         engine.gate.set()
         for future in held:
@@ -204,7 +187,7 @@ def test_the_engine_s_threads_give_way_and_the_caller_s_does_not() -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     encoder = Encoder(Engine(max_micro_batch_tokens=64), "f", 64, nice=10)
     try:
-        encoder.submit(_batch([[1, 2]])).result(30)
+        encoder.submit(token_batch([[1, 2]])).result(30)
     finally:
         encoder.close()
     assert seen == [min(19, before + 10)]
@@ -219,19 +202,34 @@ def test_a_small_call_is_filled_and_nobody_sees_the_filler(pooling: PoolingType)
     ids = list(range(1000, 1050))
     engine = _GatedEngine()
     with _encoder(engine, FILLED) as encoder:
-        filled = encoder.submit(_batch([ids], pooling=pooling)).result(30)
-        assert encoder.submit(_batch([ids[:20]], pooling=pooling)).result(30).encoded_tokens == 20
+        filled = encoder.submit(token_batch([ids], pooling=pooling)).result(30)
+        assert encoder.submit(token_batch([ids[:20]], pooling=pooling)).result(30).encoded_tokens == 20
         assert encoder.encoded_tokens == filled.encoded_tokens + 20 == 70
     assert [lengths for _, _, lengths in engine.calls] == [[50, 14], [20]]
     with _encoder(FakeEngine()) as encoder:
-        plain = encoder.submit(_batch([ids], pooling=pooling)).result(30)
+        plain = encoder.submit(token_batch([ids], pooling=pooling)).result(30)
     np.testing.assert_array_equal(filled.rows(0), plain.rows(0))
 
 
-def test_filler_gets_no_score() -> None:
-    engine = FakeEngine(fake_facts())
-    batch = _batch([list(range(1000, 1050))], pooling=PoolingType.RANK)
+class _Scoring(FakeEngine):
+    """Records what is to be scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[list[int], list[int]]] = []
+
+    def score(self, token_ids: Int32, offsets: Int64, second_segment: Int32, **options: Any) -> Float32:
+        self.calls.append((np.diff(offsets).tolist(), second_segment.tolist()))
+        return super().score(token_ids, offsets, second_segment, **options)
+
+
+def test_filler_stands_behind_the_pairs_and_has_no_score() -> None:
+    batch = token_batch([[*range(1000, 1030), *range(1020, 1040)]], pooling=PoolingType.RANK)
     batch.second_segment[:] = 30
-    with _encoder(engine, FILLED) as encoder:
-        result = encoder.submit(batch).result(30)
-    assert result.rows(0).shape == (1, max(1, len(engine.facts.labels)))
+    filled, plain = _Scoring(), _Scoring()
+    with _encoder(filled, FILLED) as encoder:
+        scores = encoder.submit(batch).result(30)
+    assert filled.calls == [([50, 14], [30, -1])]
+    with _encoder(plain) as encoder:
+        np.testing.assert_array_equal(encoder.submit(batch).result(30).values, scores.values)
+    assert plain.calls == [([50], [30])]

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cluster.batching.encoder import Encoder
 from cluster.batching.jobs import Job
 from cluster.engine.fake import FakeEngine
-from cluster.types import Float32, PoolingType, RequestFacts, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Float32, TokenBatch, VectorBatch
+from tests.support.batches import token_batch
 
 WITHIN_S = 20.0
 
@@ -49,17 +49,7 @@ def encoder(engine: _Gated) -> Iterator[Encoder]:
 
 
 def _message(*lengths: int) -> TokenBatch:
-    items = len(lengths)
-    return TokenBatch(
-        fingerprint="f",
-        token_ids=np.arange(sum(lengths), dtype=np.int32),
-        offsets=offsets_of(lengths),
-        pooling=np.full(items, PoolingType.MEAN.code, dtype=np.uint8),
-        second_segment=np.full(items, -1, dtype=np.int32),
-        cut_tokens=np.zeros(items, dtype=np.int32),
-        owner=np.zeros(items, dtype=np.int32),
-        requests=[RequestFacts("r")],
-    )
+    return token_batch([range(length) for length in lengths])
 
 
 def test_a_message_may_end_before_an_older_one_that_fills_several_micro_batches(

@@ -7,21 +7,12 @@ import pytest
 
 from cluster.batching.reuse import ResultCache, Reuse
 from cluster.errors import DeadlineExceeded, EngineError
-from cluster.types import Lane, PoolingType, RequestFacts, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Lane, PoolingType, TokenBatch, VectorBatch, offsets_of
+from tests.support.batches import token_batch
 
 
 def _tokens(*sequences: list[int], pooling: PoolingType = PoolingType.MEAN, fingerprint: str = "f") -> TokenBatch:
-    n = len(sequences)
-    return TokenBatch(
-        fingerprint=fingerprint,
-        token_ids=np.asarray([token for sequence in sequences for token in sequence], dtype=np.int32),
-        offsets=offsets_of([len(sequence) for sequence in sequences]),
-        pooling=np.full(n, pooling.code, dtype=np.uint8),
-        second_segment=np.full(n, -1, dtype=np.int32),
-        cut_tokens=np.zeros(n, dtype=np.int32),
-        owner=np.zeros(n, dtype=np.int32),
-        requests=[RequestFacts("r")],
-    )
+    return token_batch(sequences, pooling=pooling, fingerprint=fingerprint)
 
 
 class _Encoder:

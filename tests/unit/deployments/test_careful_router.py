@@ -5,11 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from cluster.types import PoolingType, RequestFacts, TokenBatch, offsets_of
 from deployments.careful_router import _ranked
 from deployments.placements import Placements
+from tests.support.batches import token_batch
 
 
 def _replicas(names: str) -> list[Any]:
@@ -23,19 +21,6 @@ class _Replica:
 
 def _names(ranks: list[list[Any]]) -> list[str]:
     return ["".join(replica.replica_id.unique_id for replica in rank) for rank in ranks]
-
-
-def _message(tokens: int) -> TokenBatch:
-    return TokenBatch(
-        fingerprint="f",
-        token_ids=np.zeros(tokens, dtype=np.int32),
-        offsets=offsets_of([tokens]),
-        pooling=np.asarray([PoolingType.MEAN.code], dtype=np.uint8),
-        second_segment=np.asarray([-1], dtype=np.int32),
-        cut_tokens=np.zeros(1, dtype=np.int32),
-        owner=np.zeros(1, dtype=np.int32),
-        requests=[RequestFacts("r")],
-    )
 
 
 def test_the_replica_with_the_fewest_tokens_is_chosen() -> None:
@@ -63,7 +48,7 @@ def test_replicas_that_are_gone_are_forgotten() -> None:
 
 def test_a_replica_is_loaded_with_the_tokens_of_what_it_has_not_answered() -> None:
     placements = Placements()
-    first, second, other = _message(100), _message(7), "a message to another stage"
+    first, second, other = token_batch([[1] * 60, [2] * 40]), token_batch([[3] * 7]), "a message to another stage"
     a, b = _replicas("ab")
     for message, replica in ((first, a), (second, a), (other, b)):
         placements.follow(message)
