@@ -109,6 +109,7 @@ class EncoderConfig(Strict):
             less time and memory, and the GGUF itself where that cannot be proved; ``off`` always runs the GGUF itself.
         fake_seconds_per_token: cost of the fake engine.
         fake_poison_id: a token id that ends the process of the fake engine, as an input that llama.cpp aborts on would.
+        fake_faults: token id → what it does to the fake engine: ``out_of_memory`` raises MemoryError, ``hang`` never comes back.
     """
 
     model: str
@@ -125,6 +126,7 @@ class EncoderConfig(Strict):
     headless: Literal["auto", "off"] = "auto"
     fake_seconds_per_token: Annotated[float, Field(ge=0)] = 0.0
     fake_poison_id: Annotated[int, Field(ge=0)] | None = None
+    fake_faults: dict[Annotated[int, Field(ge=0)], Literal["out_of_memory", "hang"]] = {}
 
     def slots_of(self, threads: int, *, on_gpu: bool) -> int:
         """Return the slots of a replica with so many CPU threads."""

@@ -22,8 +22,7 @@ logger = logging.getLogger("poolhouse")
 _INGRESS_ONGOING = 10_000
 
 # How soon Serve learns that a replica has died or is stuck; the configuration's deployments may say otherwise.
-_HEALTH_CHECK_PERIOD_S = 2.0
-_HEALTH_CHECK_TIMEOUT_S = 10.0
+_HEALTH_CHECKS = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -36,7 +35,9 @@ def build(args: dict[str, Any]) -> Application:
         config = parse_config(args)
     for line in missing_fast_mode() + unguarded_proxy():
         logger.warning(line)
-    ingress = serve.deployment(serve.ingress()(Ingress), name="Ingress", max_ongoing_requests=_INGRESS_ONGOING)
+    ingress = serve.deployment(
+        serve.ingress()(Ingress), name="Ingress", max_ongoing_requests=_INGRESS_ONGOING, **_HEALTH_CHECKS
+    )
     if config.wiring is Wiring.FUSED:
         return ingress.bind(args)
     encoders = {name: _stage(Encoder, f"Encoder-{name}").bind(args, name) for name in config.encoders}
@@ -48,7 +49,6 @@ def _stage(stage: type, name: str) -> Deployment:
         stage,
         name=name,
         max_ongoing_requests=STAGE_ONGOING,
-        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-        health_check_timeout_s=_HEALTH_CHECK_TIMEOUT_S,
         request_router_config=RequestRouterConfig(request_router_class="deployments.careful_router.CarefulRouter"),
+        **_HEALTH_CHECKS,
     )

@@ -32,6 +32,7 @@ class Encoder(Stage):
         self.start_reporting(
             lambda: PENDING_TOKENS.labels(name).set(self._stage.pending_tokens), tracing=config.tracing
         )
+        self.at_end(self._stage.close)
 
     async def encode(self, batch: TokenBatch) -> VectorBatch:
         """Encode one message."""
@@ -71,8 +72,3 @@ class Encoder(Stage):
     def check_health(self) -> None:
         """Raise when the encoder can no longer encode."""
         self._stage.check_health()
-
-    def __del__(self) -> None:
-        stage = getattr(self, "_stage", None)
-        if stage is not None:
-            stage.close()

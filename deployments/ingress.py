@@ -13,6 +13,7 @@ from cluster.pipeline import Pipeline
 from cluster.telemetry.metrics import QUEUED_TOKENS
 from deployments import wirings
 from deployments.failures import failures_told
+from deployments.placements import placements
 from deployments.reporting import BacklogReporter
 from deployments.stage import Stage
 from deployments.updates import version_of
@@ -35,8 +36,11 @@ class Ingress(Stage):
             else:
                 self._wiring = await wirings.fused(config)
             self._pipeline = Pipeline(config, self._wiring.descriptions, self._wiring.senders)
-            self._reporter = BacklogReporter(encoders, self._pipeline.stages.backlog) if encoders is not None else None
             self.start_reporting(self._set_gauges, config.tracing)
+            self.at_end(self._wiring.close)
+            self.at_end(placements.close)
+            if encoders is not None:
+                self.at_end(BacklogReporter(encoders, self._pipeline.stages.backlog).stop)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the constructor has run."""
@@ -50,7 +54,6 @@ class Ingress(Stage):
         for encoder, tokens in self._queued_tokens().items():
             QUEUED_TOKENS.labels(encoder).set(tokens)
 
-    def __del__(self) -> None:
-        wiring = getattr(self, "_wiring", None)
-        if wiring is not None:
-            wiring.close()
+    def check_health(self) -> None:
+        """Raise when this process can no longer do its work; Serve replaces it after three failures in a row."""
+        self._wiring.check_health()

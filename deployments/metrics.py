@@ -7,17 +7,23 @@ sum, which is how Prometheus reads one; Ray's own histogram would want every obs
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from ray.serve import metrics as serve_metrics
 
-from cluster.telemetry.metrics import REGISTRY
+from cluster.telemetry.metrics import BACKGROUND_FAILURES, REGISTRY
+
+logger = logging.getLogger("poolhouse")
 
 FLUSH_S = 5.0
 """Below half the time after which Ray forgets a gauge that nobody renews (20 s)."""
+
+_STOP_WITHIN_S = 5.0
 
 
 class Exporter(Protocol):
@@ -53,7 +59,9 @@ class RayExporter:
 
 
 class MetricsFlush:
-    """Sends a registry to an exporter every few seconds, from a thread of its own.
+    """Sends a registry to an exporter every few seconds, from a thread of its own, and once more when it is stopped.
+
+    What fails is logged, counted and tried again with the next flush, and keeps nothing else from being sent.
 
     Args:
         before: called before each flush, to set gauges that are read rather than counted.
@@ -71,29 +79,43 @@ class MetricsFlush:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Send what has been counted since the last flush, and end the thread."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_STOP_WITHIN_S)
+        if self._thread.is_alive():
+            logger.error("the last metrics were not sent within %g s", _STOP_WITHIN_S)
 
     def flush(self) -> None:
         """Send counters that have grown, and every gauge in use: Ray forgets one that is not renewed."""
-        self._before()
+        self._try("gauges", self._before)
         for family in self._registry.collect():
-            samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            if family.type == "counter":
-                for sample in samples:
-                    self._count(family.name, family.documentation, sample.labels, sample.value)
-            elif family.type == "gauge" or any(sample.value for sample in samples):
-                for sample in samples:
-                    self._exporter.set(sample.name, family.documentation, sample.labels, sample.value)
+            self._try(family.name, partial(self._send, family))
+
+    @staticmethod
+    def _try(what: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            BACKGROUND_FAILURES.labels("metrics").inc()
+            logger.exception("metrics: %s could not be sent; they are tried again in %g s", what, FLUSH_S)
+
+    def _send(self, family: Metric) -> None:
+        samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+        if family.type == "counter":
+            for sample in samples:
+                self._count(family.name, family.documentation, sample.labels, sample.value)
+        elif family.type == "gauge" or any(sample.value for sample in samples):
+            for sample in samples:
+                self._exporter.set(sample.name, family.documentation, sample.labels, sample.value)
 
     def _count(self, name: str, description: str, labels: Mapping[str, str], value: float) -> None:
         key = (name, tuple(sorted(labels.items())))
         increase = value - self._sent.get(key, 0.0)
         if increase > 0:
-            self._sent[key] = value
             self._exporter.count(name, description, labels, increase)
+            self._sent[key] = value
 
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_S):
-            self.flush()
+            self._try("all", self.flush)
+        self._try("all", self.flush)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
+from cluster.telemetry.metrics import BACKGROUND_FAILURES
 from cluster.types import TokenBatch
 
 logger = logging.getLogger("poolhouse")
@@ -79,12 +80,15 @@ class Placements:
             probe.cancel()
 
     async def _watch(self, name: str, replica: Any) -> None:
-        for _ in range(_PROBES_BEFORE_FORGOTTEN):
-            await asyncio.sleep(_PROBE_PERIOD_S)
-            if await answers(replica):
-                logger.warning("%s answers again", replica.replica_id)
-                break
-        self._suspects.pop(name, None)
+        try:
+            for _ in range(_PROBES_BEFORE_FORGOTTEN):
+                await asyncio.sleep(_PROBE_PERIOD_S)
+                if await answers(replica):
+                    logger.warning("%s answers again", replica.replica_id)
+                    break
+        finally:
+            # Else a probe that fails in a way of its own would leave the replica without work for ever.
+            self._suspects.pop(name, None)
 
 
 def _weight(message: object) -> int:
@@ -96,6 +100,10 @@ async def answers(replica: Any) -> bool:
     try:
         await asyncio.wait_for(replica.get_queue_len(deadline_s=PROBE_TIMEOUT_S), PROBE_TIMEOUT_S)
     except (RayError, TimeoutError):
+        return False
+    except Exception:
+        BACKGROUND_FAILURES.labels("probe").inc()
+        logger.exception("a probe of %s failed", replica.replica_id)
         return False
     return True
 

@@ -10,6 +10,9 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatusOverview, ReplicaState
 
+from cluster.telemetry.metrics import BACKGROUND_FAILURES
+from deployments.background import repeat
+
 logger = logging.getLogger("poolhouse")
 
 REFRESH_S = 2.0
@@ -35,7 +38,7 @@ class ReplicaWatch:
     async def start(self) -> None:
         """Begin to refresh; the first answer is there on return."""
         await self._refresh()
-        self._task = asyncio.get_running_loop().create_task(self._keep_fresh())
+        self._task = asyncio.get_running_loop().create_task(repeat("replicas", self._pause_s, self._try_to_refresh))
 
     def stop(self) -> None:
         """End the background task."""
@@ -60,11 +63,9 @@ class ReplicaWatch:
             if running == 0 and name not in self._asleep and name != "Ingress"
         )
 
-    async def _keep_fresh(self) -> None:
-        while True:
-            starting = self._running.keys() - self._has_run - self._asleep
-            await asyncio.sleep(_STARTING_REFRESH_S if starting else REFRESH_S)
-            await self._try_to_refresh()
+    def _pause_s(self) -> float:
+        starting = self._running.keys() - self._has_run - self._asleep
+        return _STARTING_REFRESH_S if starting else REFRESH_S
 
     async def _try_to_refresh(self, within_s: float | None = None) -> None:
         """Ask the controller, or wait for the answer to a question that is still open: each holds a thread."""
@@ -78,6 +79,9 @@ class ReplicaWatch:
         except (RayError, RayServeException) as error:
             # The controller restarts by itself; until then the last known numbers serve.
             logger.warning("the number of replicas could not be refreshed: %s", error)
+        except Exception:
+            BACKGROUND_FAILURES.labels("replicas").inc()
+            logger.exception("the number of replicas could not be refreshed")
 
     async def _refresh(self) -> None:
         status = await asyncio.to_thread(serve.status)

@@ -14,6 +14,7 @@ from cluster.live import EncoderSettings
 from cluster.types import Backlog
 from deployments import retries
 from deployments.autoscaling import BACKLOG, REPORTED
+from deployments.background import repeat
 
 logger = logging.getLogger("poolhouse")
 
@@ -88,20 +89,17 @@ class BacklogReporter:
         self._encoders = dict(encoders)
         self._backlog = backlog
         self._told: dict[str, int] = {}
-        self._task = asyncio.get_running_loop().create_task(self._keep_telling())
+        self._task = asyncio.get_running_loop().create_task(repeat("backlog", lambda: REPORT_S, self._tell_all))
 
     def stop(self) -> None:
         """End the background task."""
         self._task.cancel()
 
-    async def _keep_telling(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_S)
-            backlogs = {name: self._backlog(name) for name in self._encoders}
-            # Work that has been done is said to be none once.
-            due = [name for name, backlog in backlogs.items() if backlog.tokens or self._told.get(name)]
-            if due:
-                await asyncio.gather(*(self._tell(name, backlogs[name]) for name in due))
+    async def _tell_all(self) -> None:
+        backlogs = {name: self._backlog(name) for name in self._encoders}
+        # Work that has been done is said to be none once.
+        due = [name for name, backlog in backlogs.items() if backlog.tokens or self._told.get(name)]
+        await asyncio.gather(*(self._tell(name, backlogs[name]) for name in due))
 
     async def _tell(self, name: str, backlog: Backlog) -> None:
         # A lost replica shows as many kinds of errors, a cancellation among them, and none may end the reports.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from cluster.config import TracingConfig
 from cluster.live import StageSettings, parse_settings
@@ -13,7 +14,9 @@ from deployments.reporting import BusyMeter
 
 
 class Stage:
-    """Base of Ingress, Tokenizer and Pooler; ``Encoder`` reports measures of its own."""
+    """Base of all deployments; ``Encoder`` reports measures of its own."""
+
+    _ends: ExitStack | None = None
 
     def start_reporting(
         self, set_gauges: Callable[[], None] = lambda: None, tracing: TracingConfig | None = None
@@ -26,9 +29,22 @@ class Stage:
         join_serve_logs()
         self._settings = StageSettings()
         self._busy = BusyMeter()
+        self._ends = ExitStack()
+        # The first to begin is the last to end: what the others count at their end is sent, too.
+        self.at_end(MetricsFlush(RayExporter(), set_gauges).stop)
         if tracing is not None and tracing.exporter is not None:
             TRACING.start(tracing.exporter, tracing.sample_share)
-        self._metrics = MetricsFlush(RayExporter(), set_gauges)
+            self.at_end(TRACING.stop)
+
+    def at_end(self, end: Callable[[], None]) -> None:
+        """Have ``end`` called when the replica is stopped, before those that were given earlier, whatever the others raise."""
+        assert self._ends is not None
+        self._ends.callback(end)
+
+    def __del__(self) -> None:
+        """Serve calls it at every orderly stop, when the last request has been answered; a second call does nothing."""
+        if self._ends is not None:
+            self._ends.close()
 
     def reconfigure(self, user_config: object) -> None:
         """Take the YAML's ``user_config``; Serve calls this at the start and whenever it changes.

@@ -30,18 +30,22 @@ _OTHER_VERSION_S = 60.0
 
 @dataclass(slots=True)
 class Wiring:
-    """What a wiring gives the ingress."""
+    """What a wiring gives the ingress.
+
+    ``check_health`` raises where this process must be replaced, ``check_ready`` where it cannot answer yet or any more.
+    """
 
     descriptions: dict[str, ModelDescription]
     senders: Senders
     check_ready: Callable[[], Awaitable[None]]
+    check_health: Callable[[], None]
     close: Callable[[], None]
 
 
 async def fused(config: PoolhouseConfig) -> Wiring:
     """Load all stages into this process."""
     stages = await asyncio.to_thread(FusedStages.load, config)
-    return Wiring(stages.descriptions, stages.senders, stages.check_ready, stages.close)
+    return Wiring(stages.descriptions, stages.senders, stages.check_ready, stages.check_health, stages.close)
 
 
 async def split(
@@ -124,7 +128,8 @@ async def split(
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
     )
-    return Wiring(descriptions, senders, check_ready, watch.stop)
+    # Of other processes their own health checks tell.
+    return Wiring(descriptions, senders, check_ready, lambda: None, watch.stop)
 
 
 class _ShortTexts:

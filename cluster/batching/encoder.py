@@ -2,6 +2,9 @@
 
 A thread looks at all queued messages before every micro-batch, so that a short interactive message waits for one
 micro-batch at most, whatever bulk work lies in the queue.
+
+A failed engine call is the error of its items. Whatever else ends a thread, or holds it up for far too long, is the end of the
+encoder: all that is open fails at once, as work of a lost replica, so does what comes, and the health check says so.
 """
 
 from __future__ import annotations
@@ -12,29 +15,29 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from functools import partial
 
-import numpy as np
-
+from cluster.batching.computing import compute
 from cluster.batching.jobs import Job, Window
 from cluster.batching.lanes import LaneQueues
 from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
 from cluster.batching.reports import Backlogs, EncoderState, Throughput
 from cluster.engine.protocol import Engine
-from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
-from cluster.pooling import pool
-from cluster.types import Backlog, Float32, PoolingType, ReplicaReport, TokenBatch, VectorBatch, offsets_of
+from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, ReplicaLost, VersionChanged
+from cluster.types import Backlog, Float32, ReplicaReport, TokenBatch, VectorBatch
 
 logger = logging.getLogger("poolhouse")
-
-_RANK = PoolingType.RANK.code
 
 # A call is stuck when it takes so long on top of so many times what it should: a machine that swaps is slow, not stuck.
 _STUCK_S = 30.0
 _STUCK_FACTOR = 10.0
 _SLOWEST_TOKENS_PER_S = 20.0
+
+# What a micro-batch may take that is in work when the encoder is closed. Serve waits for the end of a replica.
+_CLOSE_WITHIN_S = 5.0
 
 
 class Encoder:
@@ -75,7 +78,9 @@ class Encoder:
         self._busy_workers = 0
         self._throughput = Throughput(self.sizes.tokens_per_s)
         self._backlogs = Backlogs()
-        self._closed = False
+        self._open: set[Job] = set()
+        self._lost: str | None = None
+        self._is_freed = False
         self._nice = nice
         self._workers = [
             threading.Thread(target=self._run, args=(slot,), name=f"encoder-{slot}", daemon=True)
@@ -87,7 +92,7 @@ class Encoder:
     def submit(self, batch: TokenBatch) -> Future[VectorBatch]:
         """Queue a message; its future carries the result, or an error that concerns the whole message.
 
-        It may be cancelled: what is not in the engine yet is then not encoded.
+        It may be cancelled: what is not in the engine yet is then not encoded. ReplicaLost: this encoder cannot encode any more.
         """
         job = Job.of(batch)
         if batch.fingerprint != self.fingerprint:
@@ -103,26 +108,29 @@ class Encoder:
             job.done.set_result(job.result(self.fingerprint))
             return job.done
         with self._lock:
-            if self._closed:
-                job.done.set_exception(EngineError("the encoder is closed; send the request again"))
+            if self._lost is not None:
+                job.done.set_exception(_loss(self._lost))
                 return job.done
             if batch.backlog is not None:
                 self._backlogs.note(batch.backlog)
             queued_tokens = self._queues.tokens
             self._queues.add(job)
+            self._open.add(job)
             self.pending_tokens += self._queues.tokens - queued_tokens
             self._wake_one()
         # By a weak reference: the future must not hold the job that holds it, with all its values.
-        job.done.add_done_callback(partial(self._drop_cancelled, weakref.ref(job)))
+        job.done.add_done_callback(partial(self._forget, weakref.ref(job)))
         return job.done
 
-    def _drop_cancelled(self, reference: weakref.ref[Job], done: Future[VectorBatch]) -> None:
-        job = reference() if done.cancelled() else None
+    def _forget(self, reference: weakref.ref[Job], done: Future[VectorBatch]) -> None:
+        job = reference()
         if job is None:
             return
-        # At once, not when its turn comes: whoever bounds the messages here counts a cancelled one no more.
         with self._lock:
-            self.pending_tokens -= self._queues.discard(job)
+            self._open.discard(job)
+            if done.cancelled():
+                # At once, not when its turn comes: whoever bounds the messages here counts a cancelled one no more.
+                self.pending_tokens -= self._queues.discard(job)
 
     def hear(self, backlog: Backlog) -> None:
         """Take an ingress's word on its work for this encoder; messages bring it too."""
@@ -141,30 +149,59 @@ class Encoder:
             )
 
     def close(self) -> None:
-        """Stop after the micro-batches in work; queued messages fail. Frees the engine."""
+        """Stop after the micro-batches in work; queued messages fail, and so does what takes longer than a few seconds.
+
+        Frees the engine, unless one of its calls has not come back.
+        """
+        for job in self._end("was closed"):
+            self._fail(job)
+        until_s = time.monotonic() + _CLOSE_WITHIN_S
+        for worker in self._workers:
+            worker.join(max(0.0, until_s - time.monotonic()))
+        self._lose("was closed")
+        if any(worker.is_alive() for worker in self._workers):
+            # Native code still reads what it would free.
+            logger.error("the engine has not come back from a call; its memory is not freed")
+        elif not self._is_freed:
+            self._is_freed = True
+            self.engine.close()
+
+    def check_health(self) -> None:
+        """Raise an EngineError when the encoder is closed, a thread of it has ended, or a call takes far too long.
+
+        What such a call holds up fails: nobody has to wait until the replica has been replaced.
+        """
+        if self._lost is None and not all(worker.is_alive() for worker in self._workers):
+            self._lose("has lost a thread")
+        speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
+        for took_s, tokens in self.load.running:
+            if self._lost is None and took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
+                self._lose(f"has not come back from a call of {tokens} tokens for {took_s:.0f} s")
+        if self._lost is not None:
+            raise EngineError(f"the encoder {self._lost}; the replica must be replaced")
+
+    def _end(self, why: str) -> list[Job]:
+        """Take no more work; return the messages that were queued."""
         with self._lock:
-            self._closed = True
+            self._lost = self._lost or why
+            self.pending_tokens -= self._queues.tokens
             jobs = self._queues.drain()
             for wake in self._wake:
                 wake.notify()
-        for job in jobs:
-            if job.done.set_running_or_notify_cancel():
-                job.done.set_exception(EngineError("the encoder was closed; send the request again"))
-        for worker in self._workers:
-            worker.join()
-        self.engine.close()
+        return jobs
 
-    def check_health(self) -> None:
-        """Raise an EngineError when a thread of the engine has ended, or has been in one call for far too long."""
-        if not all(worker.is_alive() for worker in self._workers):
-            raise EngineError("a thread of the encoder has ended; the replica must be replaced")
-        speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
-        for took_s, tokens in self.load.running:
-            if took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
-                raise EngineError(
-                    f"the engine has not come back from a call of {tokens} tokens for {took_s:.0f} s; "
-                    "the replica must be replaced"
-                )
+    def _lose(self, why: str) -> None:
+        """Give the encoder up: whatever is open fails at once, and so does what comes."""
+        self._end(why)
+        with self._lock:
+            jobs = list(self._open)
+        for job in jobs:
+            self._fail(job)
+
+    def _fail(self, job: Job) -> None:
+        # Where its caller has cancelled it, or a thread has just answered it, that stands.
+        with suppress(InvalidStateError):
+            job.done.set_exception(_loss(self._lost))
 
     def _refuse_bad_items(self, job: Job) -> None:
         """Give items that native code must never see an error of their own."""
@@ -180,32 +217,51 @@ class Encoder:
                 )
 
     def _run(self, slot: int) -> None:
-        threads_each = max(1, self.engine.threads // self.engine.slots)
+        window: Window = ()
+        try:
+            self._give_way()
+            while True:
+                window, threads = self._next(slot)
+                if not window:
+                    return
+                try:
+                    self._encode(window, slot, threads)
+                finally:
+                    with self._lock:
+                        self._busy_workers -= 1
+                # A thread that waits for work keeps nothing of the last.
+                window = ()
+        except BaseException:
+            # Before all else: a process that is out of memory may fail at the next line, too.
+            self._lose("has lost a thread")
+            with self._lock:
+                self.pending_tokens -= sum(
+                    job.lengths[item] for job, item in window if job.results[item] is None and item not in job.errors
+                )
+            logger.exception("a thread of the encoder has ended; the replica must be replaced")
+
+    def _give_way(self) -> None:
         if self._nice and sys.platform == "linux":
             # Of this thread alone, and of the threads that llama.cpp makes for it; only Linux knows such a thing.
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + self._nice))
-        while True:
-            with self._lock:
-                while not (self._closed or self._queues):
-                    self._asleep.add(slot)
-                    self._wake[slot].wait()
-                    self._asleep.discard(slot)
-                if self._closed:
-                    return
-                window = self._queues.take(self.engine.slots - self._busy_workers)
-                alone = slot == 0 and self._busy_workers == 0 and not self._queues
-                self._busy_workers += 1
-                if self._queues:
-                    self._wake_one()
-            try:
-                # All threads for a lone micro-batch; several at once share no barrier and so waste no core.
-                self._encode(window, slot, self.engine.threads if alone else threads_each)
-            finally:
-                with self._lock:
-                    self._busy_workers -= 1
-            # A thread that waits for work keeps nothing of the last.
-            del window
+
+    def _next(self, slot: int) -> tuple[Window, int]:
+        """Wait for a micro-batch; return it and its threads. An empty one means that there are no more to come."""
+        with self._lock:
+            while not (self._lost or self._queues):
+                self._asleep.add(slot)
+                self._wake[slot].wait()
+                self._asleep.discard(slot)
+            if self._lost:
+                return (), 0
+            window = self._queues.take(self.engine.slots - self._busy_workers)
+            alone = slot == 0 and self._busy_workers == 0 and not self._queues
+            self._busy_workers += 1
+            if self._queues:
+                self._wake_one()
+            # All threads for a lone micro-batch; several at once share no barrier and so waste no core.
+            return window, self.engine.threads if alone else max(1, self.engine.threads // self.engine.slots)
 
     def _wake_one(self) -> None:
         """Wake the first slot that sleeps; the lock is held.
@@ -227,7 +283,10 @@ class Encoder:
             return
         try:
             with self.load.call(sum(job.lengths[item] for job, item in live)):
-                parts, widths = self._compute(live, slot, threads)
+                parts, widths = compute(self.engine, self.sizes, live, slot, threads)
+        except MemoryError:
+            # A micro-batch is bounded: a process without room for one has none for the next.
+            raise
         except Exception as error:
             logger.exception("a micro-batch of %d sequences failed", len(live))
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")
@@ -250,27 +309,6 @@ class Encoder:
             self._settle(late, DeadlineExceeded("the request's deadline passed while it was queued"))
         return live
 
-    def _compute(self, window: Window, slot: int, threads: int) -> tuple[list[Float32], list[int]]:
-        sequences = [job.batch.ids(item) for job, item in window]
-        count, lengths = len(sequences), [len(ids) for ids in sequences]
-        filler_tokens = self.sizes.filler_tokens(lengths)
-        if filler_tokens:
-            # Last, so that what it yields is left out by not looking at it.
-            sequences.append(np.zeros(filler_tokens, dtype=np.int32))
-            lengths.append(filler_tokens)
-        token_ids = np.concatenate(sequences)
-        offsets = offsets_of(lengths)
-        codes = np.asarray([job.batch.pooling[item] for job, item in window], dtype=np.uint8)
-        if int(codes[0]) == _RANK:
-            second = [int(job.batch.second_segment[item]) for job, item in window] + [-1] * (len(lengths) - count)
-            scores = self.engine.score(
-                token_ids, offsets, np.asarray(second, dtype=np.int32), slot=slot, threads=threads
-            )
-            return list(scores), [scores.shape[1]] * count
-        hidden = self.engine.encode(token_ids, offsets, slot=slot, threads=threads)
-        values, ends, widths = pool(hidden, offsets[: count + 1], codes)
-        return [values[ends[i] : ends[i + 1]] for i in range(count)], widths.tolist()
-
     def _settle(
         self,
         window: Window,
@@ -283,8 +321,8 @@ class Encoder:
         tokens = sum(job.lengths[item] for job, item in window)
         finished: list[Job] = []
         with self._lock:
-            self.pending_tokens -= tokens
             for index, (job, item) in enumerate(window):
+                self.pending_tokens -= job.lengths[item]
                 if error is not None or parts is None or widths is None:
                     job.errors[item] = error or EngineError("the engine gave no values")
                 else:
@@ -302,6 +340,12 @@ class Encoder:
                 elsewhere_tokens = self._backlogs.elsewhere(job.batch.backlog)
                 job.report = ReplicaReport(self.engine.slots, self._throughput.tokens_per_s, elsewhere_tokens)
         for job in finished:
-            # False where the caller has cancelled it; from here on it no longer can.
-            if job.done.set_running_or_notify_cancel():
-                job.done.set_result(job.result(self.fingerprint))
+            if not job.done.done():
+                result = job.result(self.fingerprint)
+                # Where its caller has cancelled it meanwhile, or the encoder was given up, that stands.
+                with suppress(InvalidStateError):
+                    job.done.set_result(result)
+
+
+def _loss(why: str | None) -> ReplicaLost:
+    return ReplicaLost(f"the encoder {why} and gave this work back; send the request again", retry_after_s=1)

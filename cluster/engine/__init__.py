@@ -42,6 +42,7 @@ def load_engine(
             seconds_per_token=encoder.fake_seconds_per_token,
             slots=encoder.slots_of(threads, on_gpu=False),
             poison_id=encoder.fake_poison_id,
+            faults=encoder.fake_faults,
         )
     # Imported late: processes that only need the fake engine do not pay for the native library.
     from cluster.engine.llama import LlamaEngine, available_gpu_layers, headless_body

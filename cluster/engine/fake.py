@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -87,6 +89,7 @@ class FakeEngine:
         seconds_per_token: how long a call takes.
         slots: calls at once; each takes its own time, as if it had a core of its own.
         poison_id: a token id that the call does not survive.
+        faults: token id → ``out_of_memory`` or ``hang``.
         abort: what a call does that llama.cpp would not survive.
     """
 
@@ -99,6 +102,7 @@ class FakeEngine:
         seconds_per_token: float = 0.0,
         slots: int = 1,
         poison_id: int | None = None,
+        faults: Mapping[int, str] = MappingProxyType({}),
         abort: Callable[[], None] = os.abort,
     ) -> None:
         self.facts = facts or fake_facts()
@@ -110,6 +114,7 @@ class FakeEngine:
         self._closed = False
         self._seconds_per_token = seconds_per_token
         self._poison_id = poison_id
+        self._faults = dict(faults)
         self._abort = abort
 
     def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
@@ -165,6 +170,10 @@ class FakeEngine:
             raise
         if self._poison_id is not None and (token_ids == self._poison_id).any():
             self._abort()
+        for token_id in self._faults.keys() & set(token_ids.tolist()):
+            if self._faults[token_id] == "out_of_memory":
+                raise MemoryError
+            threading.Event().wait()
         if self._seconds_per_token:
             # It stands for the work of a model.
             time.sleep(self._seconds_per_token * len(token_ids))

@@ -56,6 +56,12 @@ QUEUED_TOKENS = Gauge(
     registry=REGISTRY,
 )
 RETRIES = Counter("poolhouse_retries", "Messages sent again since a replica was lost.", ("stage",), registry=REGISTRY)
+BACKGROUND_FAILURES = Counter(
+    "poolhouse_background_failures",
+    "Steps of a replica's background work that failed and are done again.",
+    ("work",),
+    registry=REGISTRY,
+)
 PENDING_TOKENS = Gauge(
     "poolhouse_pending_tokens", "Tokens queued or in work in an encoder replica.", ("encoder",), registry=REGISTRY
 )

@@ -7,6 +7,8 @@ ingress, and from there with each message. Off, a span costs one comparison.
 from __future__ import annotations
 
 import importlib
+import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -19,9 +21,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from cluster.errors import ConfigError
+from cluster.telemetry.metrics import BACKGROUND_FAILURES
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _HEADER = "traceparent"
+
+# An exporter whose collector is gone tries for half a minute; the end of a replica does not wait for it.
+_STOP_WITHIN_S = 5.0
+
+logger = logging.getLogger("poolhouse")
 
 
 class Tracing:
@@ -57,10 +65,14 @@ class Tracing:
         self._tracer = self._provider.get_tracer("poolhouse")
 
     def stop(self) -> None:
-        """Make no more spans, and send those that are left."""
-        if self._provider is not None:
-            self._provider.shutdown()
-        self._tracer = self._provider = None
+        """Make no more spans, and send those that are left, if that takes a few seconds at most."""
+        provider, self._tracer, self._provider = self._provider, None, None
+        if provider is not None:
+            sender = threading.Thread(target=_send_rest, args=(provider,), name="traces", daemon=True)
+            sender.start()
+            sender.join(_STOP_WITHIN_S)
+            if sender.is_alive():
+                logger.error("the last spans were not sent within %g s", _STOP_WITHIN_S)
 
     @contextmanager
     def span(
@@ -102,6 +114,14 @@ class Tracing:
                 if trace is not None:
                     stack.enter_context(self.span(name, trace, kind=SpanKind.CONSUMER))
             yield
+
+
+def _send_rest(provider: TracerProvider) -> None:
+    try:
+        provider.shutdown()
+    except Exception:
+        BACKGROUND_FAILURES.labels("traces").inc()
+        logger.exception("the last spans could not be sent")
 
 
 def _processors(exporter: str) -> list[SpanProcessor]:

@@ -25,6 +25,7 @@ STABLE = {
     "poolhouse_queue_seconds": {"model", "pooling"},
     "poolhouse_queued_tokens": {"encoder"},
     "poolhouse_retries": {"stage"},
+    "poolhouse_background_failures": {"work"},
     "poolhouse_pending_tokens": {"encoder"},
     "poolhouse_encode_seconds": set(),
     "poolhouse_batch_fill_ratio": set(),

@@ -12,7 +12,7 @@ import pytest
 from cluster.batching import encoder as module
 from cluster.batching.encoder import Encoder
 from cluster.engine.fake import FakeEngine
-from cluster.errors import EngineError, VersionChanged
+from cluster.errors import EngineError, ReplicaLost, VersionChanged
 from cluster.types import Backlog, Float32, Int32, Int64, TokenBatch
 from tests.support.batches import token_batch
 
@@ -78,8 +78,9 @@ def test_a_call_that_does_not_come_back_fails_the_health_check(monkeypatch: pyte
     monkeypatch.setattr(module, "_STUCK_S", -60.0)
     with pytest.raises(EngineError, match="has not come back"):
         encoder.check_health()
+    with pytest.raises(ReplicaLost):
+        done.result(30)
     engine.release.set()
-    done.result(30)
     encoder.close()
 
 

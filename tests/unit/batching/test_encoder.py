@@ -13,7 +13,7 @@ import pytest
 from cluster.batching.encoder import Encoder
 from cluster.batching.planning import Filling, MicroBatchSizes
 from cluster.engine.fake import FakeEngine
-from cluster.errors import DeadlineExceeded, EngineError
+from cluster.errors import DeadlineExceeded, EngineError, ReplicaLost
 from cluster.pooling import pool_one
 from cluster.types import Float32, Int32, Int64, Lane, PoolingType, offsets_of
 from tests.support.batches import token_batch
@@ -144,14 +144,14 @@ def test_queued_messages_fail_on_close_and_later_ones_are_refused() -> None:
     queued = encoder.submit(token_batch([[6] * 100]))
     closing = threading.Thread(target=encoder.close)
     closing.start()
-    with pytest.raises(EngineError, match="closed"):
+    with pytest.raises(ReplicaLost, match="closed"):
         queued.result(30)
     engine.gate.set()
     closing.join(30)
     assert not running.result(0).errors
-    with pytest.raises(EngineError, match="closed"):
+    with pytest.raises(ReplicaLost, match="closed"):
         encoder.submit(token_batch([[5]])).result(30)
-    with pytest.raises(EngineError, match="ended"):
+    with pytest.raises(EngineError, match="closed"):
         encoder.check_health()
 
 
