@@ -26,13 +26,16 @@ class TokenPolicy:
     The larger of two figures counts. By waiting: (tokens that the ingresses have admitted and that are not answered yet, wherever
     they are) / (tokens per second of one replica × ``target_wait_s``). By load: the replicas' shares of busy time added up, over
     ``target_busy_share``; it keeps a steady load whose queues are empty from losing the replicas that empty them.
+
+    Where no replica knows its speed, load alone counts, and one replica at least while anything waits: no guess at a speed can
+    run a burst to the maximum, and replicas that are busy without a pause still get others beside them, step by step.
     """
 
     def __call__(self, ctx: Any) -> tuple[float, dict[str, Any]]:
         """Return the wanted number of replicas for Serve's context, and what it was made of."""
         measures: Series = ctx.raw_metrics or {}
         pending = _latest(measures, "pending_tokens")
-        rate = _mean(_latest(measures, "tokens_per_s"))
+        rate = _tokens_per_s(measures)
         target_wait_s = _mean(_latest(measures, "target_wait_s"))
         if not pending or not target_wait_s:
             # Nobody has reported yet: the replicas are starting, or the controller has just come back.
@@ -82,6 +85,17 @@ def backlog_of_ingresses(measures: Series) -> float:
     return total
 
 
+def _tokens_per_s(measures: Series) -> float:
+    """Speed of one replica: the mean of those that have measured it, else of those that were told one; 0 where nobody knows.
+
+    A replica that knows nothing yet counts with neither: its 0 is no speed.
+    """
+    known = {replica: speed for replica, speed in _latest_of(measures, "tokens_per_s").items() if speed > 0}
+    have_measured = _latest_of(measures, "has_measured")
+    measured = [speed for replica, speed in known.items() if have_measured.get(replica)]
+    return _mean(measured or list(known.values()))
+
+
 def _busy_replicas(measures: Series) -> float:
     """How many replicas the work of the look-back period would have kept as busy as the target allows."""
     target = _mean(_latest(measures, "target_busy_share"))
@@ -90,7 +104,11 @@ def _busy_replicas(measures: Series) -> float:
 
 
 def _latest(measures: Series, name: str) -> list[float]:
-    return [series[-1].value for series in measures.get(name, {}).values() if series]
+    return list(_latest_of(measures, name).values())
+
+
+def _latest_of(measures: Series, name: str) -> dict[Any, float]:
+    return {replica: series[-1].value for replica, series in measures.get(name, {}).items() if series}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -66,6 +66,7 @@ class EncoderReport:
             "pending_tokens": float(state.pending_tokens),
             "busy_share": self._busy.share(),
             "tokens_per_s": given or state.tokens_per_s or 0.0,
+            "has_measured": float(state.has_measured),
             "target_wait_s": self.settings.target_wait_s,
             "target_busy_share": self.settings.target_busy_share,
         }

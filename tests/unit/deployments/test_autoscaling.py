@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,53 @@ def test_a_steady_load_with_empty_queues_keeps_its_replicas() -> None:
 
 def test_nothing_to_do_asks_for_nothing() -> None:
     assert TokenPolicy()(Context(encoders(0.0, 0.0), target_num_replicas=2))[0] == 0.0
+
+
+def rated(*rates: float, tokens: float, wait_s: float = 2.0, busy: float = 0.0) -> dict[str, Any]:
+    """The measures of replicas with these speeds, all of ``tokens`` waiting at the first of them."""
+    measures = encoders(tokens, *[0.0] * (len(rates) - 1), wait_s=wait_s, busy=busy)
+    return measures | {"tokens_per_s": {f"replica-{index}": series(rate) for index, rate in enumerate(rates)}}
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(10_000.0, 10_000.0), (10_000.0, 0.0), (10_000.0, 10_000.0, *[0.0] * 6), (8_000.0, 0.0, 12_000.0)],
+    ids=["all", "one of two", "two of eight", "of unequal speed"],
+)
+def test_a_replica_that_has_not_measured_itself_does_not_count_as_one_that_does_nothing(
+    rates: tuple[float, ...],
+) -> None:
+    assert TokenPolicy()(Context(rated(*rates, tokens=60_000.0)))[0] == pytest.approx(3.0)
+
+
+def test_what_is_wanted_does_not_depend_on_replicas_that_know_nothing() -> None:
+    chance = random.Random(6)
+    for _ in range(300):
+        known = [chance.uniform(10.0, 50_000.0) for _ in range(chance.randint(1, 8))]
+        tokens, wait_s = chance.uniform(1.0, 1e7), chance.uniform(0.1, 30.0)
+        wanted = TokenPolicy()(Context(rated(*known, tokens=tokens, wait_s=wait_s)))[0]
+        assert tokens / (max(known) * wait_s) <= wanted * (1 + 1e-9)
+        assert wanted <= tokens / (min(known) * wait_s) * (1 + 1e-9)
+        mixed = known + [0.0] * chance.randint(1, 8)
+        chance.shuffle(mixed)
+        assert TokenPolicy()(Context(rated(*mixed, tokens=tokens, wait_s=wait_s)))[0] == pytest.approx(wanted)
+
+
+def test_a_measured_speed_goes_before_one_that_was_told() -> None:
+    measures = rated(10_000.0, 100.0, tokens=60_000.0)
+    measures["has_measured"] = {"replica-0": series(1.0), "replica-1": series(0.0)}
+    assert TokenPolicy()(Context(measures))[0] == pytest.approx(3.0)
+    measures["has_measured"] = {"replica-0": series(0.0), "replica-1": series(0.0)}
+    assert TokenPolicy()(Context(measures))[0] == pytest.approx(60_000.0 / (5_050.0 * 2.0))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 8])
+@pytest.mark.parametrize("tokens", [10.0, 60_000.0, 1e9])
+def test_where_nobody_knows_a_speed_no_burst_runs_to_the_maximum(replicas: int, tokens: float) -> None:
+    unknown = [0.0] * replicas
+    assert TokenPolicy()(Context(rated(*unknown, tokens=tokens)))[0] == 1.0
+    # Busy all the time, they get a quarter more at a time: busy share 1 over a target of 0.8.
+    assert TokenPolicy()(Context(rated(*unknown, tokens=tokens, busy=1.0)))[0] == pytest.approx(replicas / 0.8)
 
 
 def test_a_replica_of_unknown_speed_with_work_is_kept() -> None:

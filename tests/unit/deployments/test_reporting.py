@@ -60,10 +60,12 @@ def test_speed_is_measured_before_given_before_calibrated() -> None:
     assert encoder.report.measures()["tokens_per_s"] == 0.0
     encoder.state = replace(REST, tokens_per_s=3000.0)
     assert encoder.report.measures()["tokens_per_s"] == 3000.0
+    assert encoder.report.measures()["has_measured"] == 0.0
     encoder.report.settings = EncoderSettings(tokens_per_s=100.0)
     assert encoder.report.measures()["tokens_per_s"] == 100.0
     encoder.state = replace(REST, tokens_per_s=2500.0, has_measured=True)
     assert encoder.report.measures()["tokens_per_s"] == 2500.0
+    assert encoder.report.measures()["has_measured"] == 1.0
 
 
 class Handle:
