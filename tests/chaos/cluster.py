@@ -43,7 +43,7 @@ class Cluster:
         # Until the controller has taken the new configuration in, the old one counts as running.
         wait_until(lambda: self._deployed_at() != before, _START_WITHIN_S, lambda: "the application is not deployed")
         wait_until(lambda: self._status() == "RUNNING", _START_WITHIN_S, lambda: f"the application is {self._status()}")
-        wait_until(self._answers, _START_WITHIN_S, lambda: "the application runs and answers nothing")
+        wait_until(self.answers, _START_WITHIN_S, lambda: "the application runs and answers nothing")
 
     def submit(self, args: dict[str, Any], replicas: dict[str, int], *, spread: bool = False) -> None:
         """Begin to deploy; see ``deploy``."""
@@ -72,7 +72,8 @@ class Cluster:
         schema = ServeDeploySchema.model_validate({"applications": [application]})
         _get_global_client().deploy_apps(schema, _blocking=False)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a request of one text is answered."""
         try:
             return httpx.post(f"{self.url}/v1/embeddings", json={"input": "a text"}, timeout=10).status_code == 200
         except httpx.HTTPError:

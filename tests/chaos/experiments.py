@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from cluster.types import PoolingType
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import Cluster, wait_until
 from tests.chaos.load import Body, Check, Client, Load, Outcome
 from tests.support.pipelines import expected_rows
 
 WORDS = [f"word{number}" for number in range(500)]
 POISON_ID = 13
+OUT_OF_MEMORY_ID, HANG_ID = 14, 15
 
 # Eight words and two special tokens.
 TOKENS_OF_BODY = 10
@@ -33,12 +34,14 @@ OVERLOAD_CAPACITY_PER_S = 30.0
 OVERLOAD_TIMEOUT_S = 4.0
 
 
-def fake_args(**encoder: Any) -> dict[str, Any]:
-    """The split wiring over the fake engine, one encoder deployment named ``e``."""
+def fake_args(wiring: str = "split", **encoder: Any) -> dict[str, Any]:
+    """The fake engine, one encoder named ``e``."""
+    faults = {OUT_OF_MEMORY_ID: "out_of_memory", HANG_ID: "hang"}
+    fake = {"model": "m", "engine": "fake", "slots": 1, "fake_poison_id": POISON_ID, "fake_faults": faults}
     return {
-        "wiring": "split",
+        "wiring": wiring,
         "models": {"m": {"source": "fake"}},
-        "encoders": {"e": {"model": "m", "engine": "fake", "slots": 1, "fake_poison_id": POISON_ID, **encoder}},
+        "encoders": {"e": {**fake, **encoder}},
         "limits": {"timeout_s": 60.0},
     }
 
@@ -198,6 +201,31 @@ async def hang(
         return await under_load(cluster, rate_per_s, stop, body=body, check=check)
     finally:
         os.kill(process, signal.SIGCONT)
+
+
+async def break_engine(cluster: Cluster, deployment: str, token_id: int, within_s: float) -> tuple[int | None, float]:
+    """Send a text that breaks the engine of one replica, and wait until Serve has replaced the replica.
+
+    Returns:
+        The answer's status, None where there was none when the replica had been replaced; and when it had been, in seconds.
+    """
+    client = Client(cluster.port)
+    before, begun_s = set(cluster.processes(deployment)), time.monotonic()
+    asked = asyncio.create_task(client.post({"input": [[token_id]]}))
+
+    def replaced() -> bool:
+        running = set(cluster.processes(deployment))
+        return len(running) >= len(before) and running != before
+
+    try:
+        await asyncio.to_thread(wait_until, replaced, within_s, lambda: f"{deployment} still runs as {before}")
+        took_s = time.monotonic() - begun_s
+        await asyncio.to_thread(wait_until, cluster.answers, within_s, lambda: "the new replica answers nothing")
+        return (asked.result()[0] if asked.done() else None), took_s
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        client.close()
 
 
 @dataclass(slots=True)

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.cluster import Cluster, running
-from tests.chaos.experiments import POISON_ID, disconnect, fake_args, hang, kill_replicas, under_load
+from tests.chaos.experiments import (
+    HANG_ID,
+    OUT_OF_MEMORY_ID,
+    POISON_ID,
+    break_engine,
+    disconnect,
+    fake_args,
+    hang,
+    kill_replicas,
+    under_load,
+)
 from tests.chaos.front import failures_s, kill_haproxy
 from tests.chaos.load import Client
 
@@ -70,3 +80,17 @@ def test_an_input_that_kills_encoders_is_refused_alone(cluster: Cluster) -> None
     assert status == 422
     assert b"input[1]" in content
     assert innocent == 200
+
+
+def test_a_replica_whose_encoder_has_lost_its_thread_answers_at_once_and_is_replaced(cluster: Cluster) -> None:
+    status, _ = asyncio.run(break_engine(cluster, "Encoder-e", OUT_OF_MEMORY_ID, within_s=60))
+    assert status == 503
+    outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: None))
+    assert outcome.statuses.keys() == {200}, outcome.bodies
+
+
+def test_a_replica_whose_engine_is_stuck_gives_its_work_back_and_is_replaced(cluster: Cluster) -> None:
+    status, _ = asyncio.run(break_engine(cluster, "Encoder-e", HANG_ID, within_s=120))
+    assert status == 503
+    outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: None))
+    assert outcome.statuses.keys() == {200}, outcome.bodies

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 FOLDER = "POOLHOUSE_TEST_TRACES"
@@ -49,6 +49,11 @@ class _Files(SpanExporter):
 def files() -> list[SpanProcessor]:
     """An exporter for several processes; the folder is in the environment."""
     return [SimpleSpanProcessor(_Files(Path(os.environ[FOLDER])))]
+
+
+def held_files() -> list[SpanProcessor]:
+    """As ``files``, but spans are kept together for an hour: only what ends the tracing writes them."""
+    return [BatchSpanProcessor(_Files(Path(os.environ[FOLDER])), schedule_delay_millis=3_600_000)]
 
 
 def spans_in(folder: Path, trace_id: str) -> list[dict[str, Any]]:
