@@ -94,8 +94,9 @@ class FusedStages:
 
     def close(self) -> None:
         """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""
-        for encoder in self.encoders.values():
-            encoder.close()
+        with ExitStack() as closing:
+            for encoder in self.encoders.values():
+                closing.callback(encoder.close)
 
     def close_vocabularies(self) -> None:
         """Free the vocabularies; nobody may tokenize any more."""

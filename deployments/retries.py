@@ -81,7 +81,7 @@ class Carrier(Generic[Message, Answer]):
         replicas = placements.follow(message)
         attempts = {self._begin(message)}
         look_s, stuck_at_s = _FIRST_LOOK_S, time.monotonic() + _STUCK_S
-        losses = judged = 0
+        losses = deaths = judged = 0
         try:
             while True:
                 if until_s is not None:
@@ -93,6 +93,7 @@ class Carrier(Generic[Message, Answer]):
                     if error is None:
                         return attempt.result()
                     losses += 1
+                    deaths += not isinstance(error, ReplicaLost)
                     logger.warning("%s: a replica was lost with a message (%s)", self._method, _first_line(error))
                     if replicas and not attempts:
                         placements.suspect(replicas[-1])
@@ -105,14 +106,14 @@ class Carrier(Generic[Message, Answer]):
                     raise DeadlineExceeded("no replica has answered within the request's time limit")
                 if not attempts:
                     RETRIES.labels(self._method).inc()
-                    attempts.add(self._begin(message, isolate=losses >= 2))
+                    attempts.add(self._begin(message, isolate=deaths >= 2))
                 elif not ended and len(replicas) > judged:
                     look_s = _NEXT_LOOK_S
                     if now_s >= stuck_at_s or not await answers(replicas[-1]):
                         placements.suspect(replicas[-1])
                         judged = len(replicas)
                         RETRIES.labels(self._method).inc()
-                        attempts.add(self._begin(message, isolate=losses >= 2))
+                        attempts.add(self._begin(message, isolate=deaths >= 2))
                         stuck_at_s = now_s + _STUCK_S
         finally:
             placements.forget(message)
@@ -166,6 +167,9 @@ def _loss(attempt: asyncio.Task[Any]) -> BaseException | None:
         cancelled: BaseException = RequestCancelledError("the replica cancelled the call")
         return cancelled
     error = attempt.exception()
+    if isinstance(error, ReplicaLost):
+        # The process lives and its encoder does not: it has given the work back.
+        return error
     is_answer = isinstance(error, RayTaskError) or not isinstance(error, _LOST)
     return None if is_answer else error
 

@@ -203,15 +203,20 @@ async def hang(
         os.kill(process, signal.SIGCONT)
 
 
-async def break_engine(cluster: Cluster, deployment: str, token_id: int, within_s: float) -> tuple[int | None, float]:
+async def break_engine(
+    cluster: Cluster, deployment: str, token_id: int, within_s: float, leave_after_s: float | None = None
+) -> tuple[int | None, float]:
     """Send a text that breaks the engine of one replica, and wait until Serve has replaced the replica.
+
+    Args:
+        leave_after_s: when its client leaves, so that the text goes to no other replica.
 
     Returns:
         The answer's status, None where there was none when the replica had been replaced; and when it had been, in seconds.
     """
     client = Client(cluster.port)
     before, begun_s = set(cluster.processes(deployment)), time.monotonic()
-    asked = asyncio.create_task(client.post({"input": [[token_id]]}))
+    asked = asyncio.create_task(asyncio.wait_for(client.post({"input": [[token_id]]}), leave_after_s))
 
     def replaced() -> bool:
         running = set(cluster.processes(deployment))
@@ -221,7 +226,7 @@ async def break_engine(cluster: Cluster, deployment: str, token_id: int, within_
         await asyncio.to_thread(wait_until, replaced, within_s, lambda: f"{deployment} still runs as {before}")
         took_s = time.monotonic() - begun_s
         await asyncio.to_thread(wait_until, cluster.answers, within_s, lambda: "the new replica answers nothing")
-        return (asked.result()[0] if asked.done() else None), took_s
+        return (asked.result()[0] if asked.done() and asked.exception() is None else None), took_s
     finally:
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)

@@ -84,13 +84,13 @@ def test_an_input_that_kills_encoders_is_refused_alone(cluster: Cluster) -> None
 
 def test_a_replica_whose_encoder_has_lost_its_thread_answers_at_once_and_is_replaced(cluster: Cluster) -> None:
     status, _ = asyncio.run(break_engine(cluster, "Encoder-e", OUT_OF_MEMORY_ID, within_s=60))
+    # No other replica has room for it either, and to be without memory is no proof against a text.
     assert status == 503
     outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: None))
     assert outcome.statuses.keys() == {200}, outcome.bodies
 
 
-def test_a_replica_whose_engine_is_stuck_gives_its_work_back_and_is_replaced(cluster: Cluster) -> None:
-    status, _ = asyncio.run(break_engine(cluster, "Encoder-e", HANG_ID, within_s=120))
-    assert status == 503
+def test_a_replica_whose_engine_is_stuck_is_replaced_though_its_client_has_left(cluster: Cluster) -> None:
+    asyncio.run(break_engine(cluster, "Encoder-e", HANG_ID, within_s=120, leave_after_s=5.0))
     outcome = asyncio.run(under_load(cluster, _RATE_PER_S, lambda: None))
     assert outcome.statuses.keys() == {200}, outcome.bodies

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from cluster.config import TracingConfig
 from cluster.errors import ConfigError
+from cluster.telemetry import tracing as tracing_module
 from cluster.telemetry.tracing import TRACING
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 from tests.support.traces import finished_spans
@@ -93,3 +96,31 @@ def test_an_exporter_that_cannot_be_used_is_refused(exporter: str) -> None:
     with pytest.raises(ConfigError, match=r"tracing\.exporter"):
         TRACING.start(exporter)
     assert not TRACING.on
+
+
+class _Stubborn(SpanProcessor):
+    """Ends when it is allowed to, or not at all."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.may_end = threading.Event()
+        self.failure = failure
+
+    def shutdown(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        assert self.may_end.wait(30)
+
+
+@pytest.mark.parametrize("failure", [None, ValueError("no such collector")], ids=["hangs", "fails"])
+def test_an_exporter_that_cannot_send_its_rest_does_not_hold_up_the_end(
+    failure: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stubborn = _Stubborn(failure)
+    monkeypatch.setattr(tracing_module, "_processors", lambda exporter: [stubborn])
+    monkeypatch.setattr(tracing_module, "_STOP_WITHIN_S", 0.01 if failure is None else 30.0)
+    TRACING.start("a:b")
+    with caplog.at_level(logging.ERROR, "poolhouse"):
+        TRACING.stop()
+    stubborn.may_end.set()
+    assert not TRACING.on
+    assert [record.message.startswith("the last spans") for record in caplog.records] == [True]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,3 +104,27 @@ async def test_a_controller_that_hangs_does_not_hang_the_health_nor_take_all_thr
     answers = await asyncio.wait_for(asyncio.gather(*(watch.not_running() for _ in range(50))), 20)
     assert answers == [["Encoder-e"]] * 50
     assert controller.questions == asked + 1
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_refreshing(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "REFRESH_S", 0.001)
+    monkeypatch.setattr(replicas, "_STARTING_REFRESH_S", 0.001)
+    watch = ReplicaWatch()
+    await watch.start()
+    try:
+        controller.failure = KeyError("a field that Serve has renamed")
+        asked = controller.questions
+        await _until(lambda: controller.questions >= asked + 3)
+        controller.running["Encoder-e"] = 4
+        controller.failure = None
+        await _until(lambda: watch.running("Encoder-e") == 4)
+    finally:
+        watch.stop()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.to_thread(lambda: None)

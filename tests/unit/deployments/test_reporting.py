@@ -116,3 +116,19 @@ async def test_a_replica_that_dies_of_any_cause_does_not_end_the_reports(monkeyp
         assert (await asyncio.wait_for(encoder.heard.get(), 30)).tokens == 40
     finally:
         reporter.stop()
+
+
+async def test_a_backlog_that_cannot_be_read_does_not_end_the_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "REPORT_S", 0.001)
+    encoder, surprises = Handle(), [KeyError("e"), MemoryError()]
+
+    def backlog(name: str) -> Backlog:
+        if surprises:
+            raise surprises.pop()
+        return Backlog("ingress", 40, 1.0)
+
+    reporter = BacklogReporter({"e": encoder}, backlog)
+    try:
+        assert (await asyncio.wait_for(encoder.heard.get(), 30)).tokens == 40
+    finally:
+        reporter.stop()

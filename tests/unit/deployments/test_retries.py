@@ -111,6 +111,19 @@ async def test_a_message_that_two_replicas_died_with_is_isolated(placements: Pla
     assert await _carrier(handle, isolate=isolate).send("message") == "message, alone"
 
 
+async def test_work_that_a_broken_replica_gave_back_goes_to_another_and_is_not_held_against_it(
+    placements: Placements,
+) -> None:
+    async def isolate(message: str) -> str:
+        raise AssertionError("no process has died")
+
+    back = [ReplicaLost("the encoder has lost a thread") for _ in range(3)]
+    handle = _Handle(placements, *back, "answer")
+    assert await _carrier(handle, isolate=isolate).send("message") == "answer"
+    replicas = [_Replica(f"replica-{number}", True) for number in range(1, 5)]
+    assert placements.trusted(replicas) == replicas[3:]
+
+
 async def test_what_the_stage_says_of_the_message_is_no_loss(placements: Placements) -> None:
     handle = _Handle(placements, PoisonousInput("deadly"), "answer")
     with pytest.raises(PoisonousInput):
