@@ -1,7 +1,8 @@
-"""Autoscaling on one machine: a step from idle to four times one replica's capacity, and back to idle.
+"""Autoscaling on one machine: a step from idle to several times one replica's capacity, and back to idle.
 
     make autoscaling                                          # the fake engine, with a cost for each token
     python -m benchmarks.autoscaling --engine llama           # the default model
+    python -m benchmarks.autoscaling --times 2 --max-replicas 12 --step-s 40
 
 Prints a table and writes a picture. Delays are short here, so that the run takes two minutes; see configs/prod.yaml for those
 of production.
@@ -192,17 +193,21 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["fake", "llama"], default="fake")
+    parser.add_argument("--times", type=float, default=4.0, help="load of the step, in capacities of one replica")
+    parser.add_argument("--max-replicas", type=int, default=MAX_REPLICAS)
     parser.add_argument("--step-s", type=float, default=50.0)
     parser.add_argument("--picture", type=Path, default=Path("autoscaling.png"))
     options = parser.parse_args()
     with serve_cluster() as cluster:
-        cluster.deploy(document(options.engine))
+        cluster.deploy(document(options.engine, options.max_replicas))
         capacity = 1000.0 if options.engine == "fake" else asyncio.run(measure_capacity(cluster, 4.0))
-        run = asyncio.run(drive(cluster, 4 * capacity, options.step_s, 2 * options.step_s + 60))
+        run = asyncio.run(drive(cluster, options.times * capacity, options.step_s, 2 * options.step_s + 60))
     print(
         f"engine {options.engine}, capacity of one replica {capacity:.0f} tokens/s, answers by status: {run.statuses}"
     )
     print(table(run))
+    counts = [sample.replicas for sample in run.samples]
+    print(f"most replicas {max(counts)}, replica-seconds {sum(counts)}")
     draw(run, capacity, options.picture)
 
 
