@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from cluster.types import PoolingType
-from tests.chaos.cluster import Cluster, wait_until
+from tests.chaos.cluster import Cluster
 from tests.chaos.load import Body, Check, Client, Load, Outcome
 from tests.support.pipelines import expected_rows
 
 WORDS = [f"word{number}" for number in range(500)]
 POISON_ID = 13
-OUT_OF_MEMORY_ID, HANG_ID = 14, 15
 
 # Eight words and two special tokens.
 TOKENS_OF_BODY = 10
@@ -35,13 +34,11 @@ OVERLOAD_TIMEOUT_S = 4.0
 
 
 def fake_args(wiring: str = "split", **encoder: Any) -> dict[str, Any]:
-    """The fake engine, one encoder named ``e``."""
-    faults = {OUT_OF_MEMORY_ID: "out_of_memory", HANG_ID: "hang"}
-    fake = {"model": "m", "engine": "fake", "slots": 1, "fake_poison_id": POISON_ID, "fake_faults": faults}
+    """A wiring over the fake engine, one encoder named ``e``."""
     return {
         "wiring": wiring,
         "models": {"m": {"source": "fake"}},
-        "encoders": {"e": {**fake, **encoder}},
+        "encoders": {"e": {"model": "m", "engine": "fake", "slots": 1, "fake_poison_id": POISON_ID, **encoder}},
         "limits": {"timeout_s": 60.0},
     }
 
@@ -201,36 +198,6 @@ async def hang(
         return await under_load(cluster, rate_per_s, stop, body=body, check=check)
     finally:
         os.kill(process, signal.SIGCONT)
-
-
-async def break_engine(
-    cluster: Cluster, deployment: str, token_id: int, within_s: float, leave_after_s: float | None = None
-) -> tuple[int | None, float]:
-    """Send a text that breaks the engine of one replica, and wait until Serve has replaced the replica.
-
-    Args:
-        leave_after_s: when its client leaves, so that the text goes to no other replica.
-
-    Returns:
-        The answer's status, None where there was none when the replica had been replaced; and when it had been, in seconds.
-    """
-    client = Client(cluster.port)
-    before, begun_s = set(cluster.processes(deployment)), time.monotonic()
-    asked = asyncio.create_task(asyncio.wait_for(client.post({"input": [[token_id]]}), leave_after_s))
-
-    def replaced() -> bool:
-        running = set(cluster.processes(deployment))
-        return len(running) >= len(before) and running != before
-
-    try:
-        await asyncio.to_thread(wait_until, replaced, within_s, lambda: f"{deployment} still runs as {before}")
-        took_s = time.monotonic() - begun_s
-        await asyncio.to_thread(wait_until, cluster.answers, within_s, lambda: "the new replica answers nothing")
-        return (asked.result()[0] if asked.done() and asked.exception() is None else None), took_s
-    finally:
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
-        client.close()
 
 
 @dataclass(slots=True)

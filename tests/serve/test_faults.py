@@ -8,17 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.cluster import Cluster, running
-from tests.chaos.experiments import (
-    HANG_ID,
-    OUT_OF_MEMORY_ID,
-    POISON_ID,
-    break_engine,
-    disconnect,
-    fake_args,
-    hang,
-    kill_replicas,
-    under_load,
-)
+from tests.chaos.engines import FAULTS, HANG_ID, OUT_OF_MEMORY_ID, break_engine
+from tests.chaos.experiments import POISON_ID, disconnect, fake_args, hang, kill_replicas, under_load
 from tests.chaos.front import failures_s, kill_haproxy
 from tests.chaos.load import Client
 
@@ -30,7 +21,7 @@ _RATE_PER_S = 15.0
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     replicas = {"Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
-    with running(fake_args(fake_seconds_per_token=1 / 2_000), replicas) as started:
+    with running(fake_args(fake_seconds_per_token=1 / 2_000, fake_faults=FAULTS), replicas) as started:
         yield started
 
 

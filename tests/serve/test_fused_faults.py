@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.chaos.cluster import Cluster, running, wait_until
-from tests.chaos.experiments import HANG_ID, OUT_OF_MEMORY_ID, break_engine, disconnect, fake_args, under_load
+from tests.chaos.engines import FAULTS, HANG_ID, OUT_OF_MEMORY_ID, break_engine
+from tests.chaos.experiments import disconnect, fake_args, under_load
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
 
@@ -18,7 +19,7 @@ _RATE_PER_S = 15.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with running(fake_args("fused", fake_seconds_per_token=1 / 2_000), {}) as started:
+    with running(fake_args("fused", fake_seconds_per_token=1 / 2_000, fake_faults=FAULTS), {}) as started:
         yield started
 
 
