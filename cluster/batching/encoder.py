@@ -173,9 +173,8 @@ class Encoder:
         """
         if self._lost is None and not all(worker.is_alive() for worker in self._workers):
             self._lose("has lost a thread")
-        speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
         for took_s, tokens in self.load.running:
-            if self._lost is None and took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
+            if self._lost is None and took_s > stuck_after_s(tokens, self._throughput.tokens_per_s):
                 self._lose(f"has not come back from a call of {tokens} tokens for {took_s:.0f} s")
         if self._lost is not None:
             raise EngineError(f"the encoder {self._lost}; the replica must be replaced")
@@ -349,3 +348,12 @@ class Encoder:
 
 def _loss(why: str | None) -> ReplicaLost:
     return ReplicaLost(f"the encoder {why} and gave this work back; send the request again", retry_after_s=1)
+
+
+def stuck_after_s(tokens: int, tokens_per_s: float | None) -> float:
+    """Return how long an engine's call of so many tokens may take before it counts as stuck.
+
+    Args:
+        tokens_per_s: the engine's speed; None where it was not measured.
+    """
+    return _STUCK_S + _STUCK_FACTOR * tokens / max(tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
