@@ -12,7 +12,7 @@ from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
-from cluster.errors import EngineError, NotReady
+from cluster.errors import EngineError
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
@@ -24,9 +24,6 @@ Result = TypeVar("Result")
 # Below this many characters or values a change of threads costs more than the work that it takes off the event loop.
 INLINE_CHARACTERS = 8_192
 _INLINE_VALUES = 8_192
-
-# About what it takes Serve to notice three failed health checks.
-_REPLACED_RETRY_S = 5
 
 
 class FusedStages:
@@ -86,11 +83,8 @@ class FusedStages:
             raise EngineError("; ".join(faults))
 
     async def check_ready(self) -> None:
-        """Raise NotReady where an encoder cannot encode any more."""
-        try:
-            self.check_health()
-        except EngineError as error:
-            raise NotReady(error.message, retry_after_s=_REPLACED_RETRY_S) from error
+        """Ready is who is healthy: all has been loaded."""
+        self.check_health()
 
     def close(self) -> None:
         """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""

@@ -68,7 +68,7 @@ async def test_an_encoder_that_has_lost_its_thread_fails_who_asks_at_once_and_th
                 assert answer.json()["error"]["code"] == "replica_lost"
                 assert "retry-after" in answer.headers
             health = await client.get("/health")
-            assert health.status_code == 503
+            assert health.status_code == 500
             assert "wide" in health.text
             assert "narrow" not in health.text
             other = await client.post("/v1/embeddings", json={"input": [5], "model": "short"})
@@ -84,7 +84,7 @@ async def test_a_stuck_encoder_lets_go_of_its_work_when_its_health_is_asked(monk
             assert (await client.get("/health")).status_code == 200
             monkeypatch.setattr(encoder_module, "_STUCK_S", -60.0)
             monkeypatch.setattr(encoder_module, "_CLOSE_WITHIN_S", 0.0)
-            assert (await client.get("/health")).status_code == 503
+            assert (await client.get("/health")).status_code == 500
             answers = await asyncio.wait_for(asyncio.gather(held, queued), 20)
             assert [answer.status_code for answer in answers] == [503, 503]
 
