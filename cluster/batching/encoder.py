@@ -22,6 +22,7 @@ from cluster.batching.lanes import LaneQueues
 from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
 from cluster.batching.reports import Backlogs, EncoderState, Throughput
+from cluster.batching.stuck import stuck_after_s
 from cluster.engine.protocol import Engine
 from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
 from cluster.pooling import pool
@@ -30,11 +31,6 @@ from cluster.types import Backlog, Float32, PoolingType, ReplicaReport, TokenBat
 logger = logging.getLogger("poolhouse")
 
 _RANK = PoolingType.RANK.code
-
-# A call is stuck when it takes so long on top of so many times what it should: a machine that swaps is slow, not stuck.
-_STUCK_S = 30.0
-_STUCK_FACTOR = 10.0
-_SLOWEST_TOKENS_PER_S = 20.0
 
 
 class Encoder:
@@ -158,9 +154,8 @@ class Encoder:
         """Raise an EngineError when a thread of the engine has ended, or has been in one call for far too long."""
         if not all(worker.is_alive() for worker in self._workers):
             raise EngineError("a thread of the encoder has ended; the replica must be replaced")
-        speed = max(self._throughput.tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
         for took_s, tokens in self.load.running:
-            if took_s > _STUCK_S + _STUCK_FACTOR * tokens / speed:
+            if took_s > stuck_after_s(tokens, self._throughput.tokens_per_s):
                 raise EngineError(
                     f"the engine has not come back from a call of {tokens} tokens for {took_s:.0f} s; "
                     "the replica must be replaced"

@@ -12,6 +12,7 @@ from pathlib import Path
 import llama_cpp
 
 from cluster.errors import ModelLoadError
+from cluster.failures import cause_of_exit
 from cluster.models.body import BodyProof, body_path, derive_body, read_proof, remember_proof
 from cluster.models.cache import lock
 from cluster.models.fingerprint import gguf_sha256
@@ -20,8 +21,6 @@ from cluster.models.token_table import TokenTable
 logger = logging.getLogger("poolhouse")
 
 _PROOF_TIMEOUT_S = 1800.0
-# How a process ends that llama.cpp ended itself; other signals (out of memory, a stop) say nothing of the body.
-_NATIVE_FAULTS = (-6, -8, -11)
 
 
 def headless_body(original: Path) -> tuple[Path, TokenTable] | None:
@@ -78,7 +77,7 @@ def _prove(original: Path, body: Path) -> tuple[BodyProof, bool]:
         return BodyProof(**json.loads(done.stdout.splitlines()[-1])), True
     said = done.stderr.strip().splitlines()
     reason = f"the proof of its body ended with status {done.returncode}: {said[-1] if said else 'no reason given'}"
-    return _refuted(reason), done.returncode in _NATIVE_FAULTS
+    return _refuted(reason), cause_of_exit(done.returncode).lies_in_the_input
 
 
 def _refuted(reason: str) -> BodyProof:
