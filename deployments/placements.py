@@ -14,6 +14,7 @@ from typing import Any
 from ray.exceptions import RayError
 
 from cluster.types import TokenBatch
+from deployments.causes import cause_of
 
 logger = logging.getLogger("poolhouse")
 
@@ -95,8 +96,10 @@ async def answers(replica: Any) -> bool:
     """Whether the replica's process answers a call that costs it nothing."""
     try:
         await asyncio.wait_for(replica.get_queue_len(deadline_s=PROBE_TIMEOUT_S), PROBE_TIMEOUT_S)
-    except (RayError, TimeoutError):
+    except TimeoutError:
         return False
+    except RayError as error:
+        return not cause_of(error).suspects_replica
     return True
 
 

@@ -67,17 +67,22 @@ def _prove(original: Path, body: Path) -> tuple[BodyProof, bool]:
     # Packages that a caller put on its path at run time must be found by the child too.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     command = [sys.executable, "-m", "cluster.engine.llama.proof", str(original), str(body)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=_PROOF_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        return _refuted(f"the proof of its body took longer than {_PROOF_TIMEOUT_S:g} s"), False
-    if done.returncode == 0:
-        return BodyProof(**json.loads(done.stdout.splitlines()[-1])), True
-    said = done.stderr.strip().splitlines()
-    reason = f"the proof of its body ended with status {done.returncode}: {said[-1] if said else 'no reason given'}"
-    return _refuted(reason), cause_of_exit(done.returncode).lies_in_the_input
+    reason = ""
+    # A failed allocation aborts, too: only what happens twice is the body's.
+    for _ in range(2):
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=environment, timeout=_PROOF_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            return _refuted(f"the proof of its body took longer than {_PROOF_TIMEOUT_S:g} s"), False
+        if done.returncode == 0:
+            return BodyProof(**json.loads(done.stdout.splitlines()[-1])), True
+        said = done.stderr.strip().splitlines()
+        reason = f"the proof of its body ended with status {done.returncode}: {said[-1] if said else 'no reason given'}"
+        if not cause_of_exit(done.returncode).lies_in_the_input:
+            return _refuted(reason), False
+    return _refuted(reason), True
 
 
 def _refuted(reason: str) -> BodyProof:
