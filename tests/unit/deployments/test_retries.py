@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from cluster.errors import (
@@ -24,7 +24,7 @@ from cluster.errors import (
 )
 from cluster.quarantine import Bound
 from deployments import retries
-from deployments.placements import Placements
+from deployments.placements import Placements, answers
 from deployments.retries import Carrier, call_again
 
 
@@ -266,6 +266,17 @@ async def test_a_replica_that_works_long_is_waited_for(placements: Placements, m
         await _carrier(handle, limit_s=20 * 600.0).send("message")
     assert len(handle.responses) == 1
     assert _trusted(placements, handle)
+
+
+async def test_a_probe_tells_by_the_cause_of_its_failure_whether_the_process_lives() -> None:
+    def probed(error: Exception) -> Any:
+        async def get_queue_len(*, deadline_s: float) -> int:
+            raise error
+
+        return SimpleNamespace(get_queue_len=get_queue_len)
+
+    assert not await answers(probed(_lost()))
+    assert await answers(probed(RayTaskError("get_num_ongoing_requests", "traceback", ValueError("its own"))))
 
 
 async def test_a_caller_that_leaves_cancels_the_call(placements: Placements) -> None:
