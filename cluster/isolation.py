@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.batching.stuck import stuck_after_s
+from cluster.batching.encoder import stuck_after_s
 from cluster.errors import DeadlineExceeded, PoolhouseError, ReplicaLost, VersionChanged
 from cluster.isolated import Child, ChildEnded, ChildSlow, Stopped
 from cluster.quarantine import poisonous

@@ -22,7 +22,6 @@ from cluster.batching.lanes import LaneQueues
 from cluster.batching.load import EngineLoad
 from cluster.batching.planning import MicroBatchSizes
 from cluster.batching.reports import Backlogs, EncoderState, Throughput
-from cluster.batching.stuck import stuck_after_s
 from cluster.engine.protocol import Engine
 from cluster.errors import DeadlineExceeded, EngineError, PoolhouseError, VersionChanged
 from cluster.pooling import pool
@@ -31,6 +30,11 @@ from cluster.types import Backlog, Float32, PoolingType, ReplicaReport, TokenBat
 logger = logging.getLogger("poolhouse")
 
 _RANK = PoolingType.RANK.code
+
+# A call is stuck when it takes so long on top of so many times what it should: a machine that swaps is slow, not stuck.
+_STUCK_S = 30.0
+_STUCK_FACTOR = 10.0
+_SLOWEST_TOKENS_PER_S = 20.0
 
 
 class Encoder:
@@ -300,3 +304,12 @@ class Encoder:
             # False where the caller has cancelled it; from here on it no longer can.
             if job.done.set_running_or_notify_cancel():
                 job.done.set_result(job.result(self.fingerprint))
+
+
+def stuck_after_s(tokens: int, tokens_per_s: float | None) -> float:
+    """Return how long an engine's call of so many tokens may take before it counts as stuck.
+
+    Args:
+        tokens_per_s: the engine's speed; None where it was not measured.
+    """
+    return _STUCK_S + _STUCK_FACTOR * tokens / max(tokens_per_s or 0.0, _SLOWEST_TOKENS_PER_S)
