@@ -19,7 +19,7 @@ class Cause(enum.Enum):
 
     Members:
         REPLICA_LOST: the replica's process died, or cannot be reached.
-        CANCELLED: the replica gave the call up, as one that is being stopped does.
+        GIVEN_UP: the replica gave the call up, as one that is being stopped does, or one whose engine has ended.
         MESSAGE_TOO_LARGE: the message or its answer is above what the transport carries.
         BUSY: as many calls wait as may wait.
         NOT_DEPLOYED: the deployment failed to start and takes no calls.
@@ -30,7 +30,7 @@ class Cause(enum.Enum):
     """
 
     REPLICA_LOST = "the replica was lost"
-    CANCELLED = "the replica gave the call up"
+    GIVEN_UP = "the replica gave the call up"
     MESSAGE_TOO_LARGE = "the message or its answer is too large"
     BUSY = "too many calls wait"
     NOT_DEPLOYED = "the deployment failed to start"
@@ -42,7 +42,7 @@ class Cause(enum.Enum):
     @property
     def suspects_replica(self) -> bool:
         """Whether the replica should get nothing more until it answers a probe."""
-        return self in (Cause.REPLICA_LOST, Cause.CANCELLED)
+        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP)
 
     @property
     def may_be_the_message(self) -> bool:
@@ -52,7 +52,7 @@ class Cause(enum.Enum):
     @property
     def may_pass(self) -> bool:
         """Whether the same call may succeed when it is made again."""
-        return self in (Cause.REPLICA_LOST, Cause.CANCELLED, Cause.UNEXPLAINED)
+        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP, Cause.UNEXPLAINED)
 
     @property
     def lies_in_the_input(self) -> bool:

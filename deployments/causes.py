@@ -24,14 +24,16 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
-from cluster.errors import PoolhouseError
+from cluster.errors import PoolhouseError, ReplicaLost
 from cluster.failures import Cause
 
 CALL_FAILURES: tuple[type[Exception], ...] = (RayError, RayServeException, grpc.RpcError)
 """What a call to another deployment raises where it is not an error of this project's own tree."""
 
-# In order: RayTaskError comes first, since Ray makes one that is a subclass of the stage's own error too.
+# In order: a RayTaskError comes before what Ray itself raises, since Ray makes one that is a subclass of the stage's own error
+# too. Before it comes a stage that says that it is lost.
 _BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], Cause], ...] = (
+    ((ReplicaLost,), Cause.GIVEN_UP),
     ((RayTaskError, PoolhouseError), Cause.STAGE_ERROR),
     ((BackPressureError,), Cause.BUSY),
     ((DeploymentUnavailableError,), Cause.NOT_DEPLOYED),
@@ -42,12 +44,12 @@ _BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], Cause], ...] = (
         Cause.REPLICA_LOST,
     ),
     # RequestCancelledError of Serve is a TaskCancelledError.
-    ((TaskCancelledError, asyncio.CancelledError), Cause.CANCELLED),
+    ((TaskCancelledError, asyncio.CancelledError), Cause.GIVEN_UP),
 )
 
 _BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: Cause.REPLICA_LOST,
-    grpc.StatusCode.CANCELLED: Cause.CANCELLED,
+    grpc.StatusCode.CANCELLED: Cause.GIVEN_UP,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Cause.MESSAGE_TOO_LARGE,
 }
 

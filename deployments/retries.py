@@ -140,6 +140,9 @@ class Carrier(Generic[Message, Answer]):
                     error = _error_of(attempt)
                     if error is None:
                         return attempt.result()
+                    if self._is_isolated(failures) and isinstance(error, PoolhouseError):
+                        # Nothing could be found out there, and would be elsewhere.
+                        raise error
                     cause = cause_of(error)
                     if cause is Cause.MESSAGE_TOO_LARGE and not by_reference and len(message) == 1:
                         by_reference = True
@@ -168,17 +171,24 @@ class Carrier(Generic[Message, Answer]):
                 attempt.cancel()
 
     def _begin(self, message: Message, failures: Counter[Cause], by_reference: bool) -> asyncio.Task[Answer]:
-        deaths = sum(count for cause, count in failures.items() if cause.may_be_the_message)
         carry: Callable[..., Awaitable[Answer]] = self._call
-        if self._isolate is not None and deaths:
+        if self._isolate is not None and _deaths(failures):
             wait_s = self._isolations.wait_s if self._isolations is not None else 0.0
             if wait_s > 0:
                 raise too_many_isolations(wait_s)
-            if deaths >= _DEATHS_BEFORE_ISOLATION:
+            if self._is_isolated(failures):
                 carry = self._isolate
                 if self._isolations is not None:
                     self._isolations.take()
         return asyncio.ensure_future(carry(message, by_reference=True) if by_reference else carry(message))
+
+    def _is_isolated(self, failures: Counter[Cause]) -> bool:
+        return self._isolate is not None and _deaths(failures) >= _DEATHS_BEFORE_ISOLATION
+
+
+def _deaths(failures: Counter[Cause]) -> int:
+    """How many replicas died with the message, and perhaps of it."""
+    return sum(count for cause, count in failures.items() if cause.may_be_the_message)
 
 
 async def call_again(handle: DeploymentHandle, method: str, *arguments: Any) -> Any:

@@ -24,4 +24,4 @@ def test_only_a_lost_replica_may_have_died_of_its_message() -> None:
 
 def test_nobody_is_suspected_where_nothing_says_why() -> None:
     suspecting = {cause for cause in Cause if cause.suspects_replica}
-    assert suspecting == {Cause.REPLICA_LOST, Cause.CANCELLED}
+    assert suspecting == {Cause.REPLICA_LOST, Cause.GIVEN_UP}

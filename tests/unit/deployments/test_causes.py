@@ -22,13 +22,13 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from cluster.errors import EngineError
+from cluster.errors import EngineError, ReplicaLost
 from cluster.failures import Cause
 from deployments.causes import CALL_FAILURES, cause_of
 
 _CODES = {
     grpc.StatusCode.UNAVAILABLE: Cause.REPLICA_LOST,
-    grpc.StatusCode.CANCELLED: Cause.CANCELLED,
+    grpc.StatusCode.CANCELLED: Cause.GIVEN_UP,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Cause.MESSAGE_TOO_LARGE,
 }
 
@@ -46,13 +46,15 @@ def test_a_status_of_grpc_is_told_by_its_code(code: grpc.StatusCode) -> None:
         (ActorDiedError(), Cause.REPLICA_LOST),
         (ActorUnavailableError("the connection broke", None), Cause.REPLICA_LOST),
         (OutOfMemoryError("the worker was ended"), Cause.REPLICA_LOST),
-        (RequestCancelledError("r"), Cause.CANCELLED),
-        (TaskCancelledError(), Cause.CANCELLED),
-        (asyncio.CancelledError(), Cause.CANCELLED),
+        (RequestCancelledError("r"), Cause.GIVEN_UP),
+        (TaskCancelledError(), Cause.GIVEN_UP),
+        (asyncio.CancelledError(), Cause.GIVEN_UP),
         (ObjectStoreFullError("no room"), Cause.MESSAGE_TOO_LARGE),
         (BackPressureError(1, 1), Cause.BUSY),
         (DeploymentUnavailableError("d"), Cause.NOT_DEPLOYED),
         (EngineError("failed"), Cause.STAGE_ERROR),
+        (ReplicaLost("the encoder has lost a thread"), Cause.GIVEN_UP),
+        (RayTaskError("encode", "traceback", ReplicaLost("lost")).as_instanceof_cause(), Cause.GIVEN_UP),
         (RayServeException("something"), Cause.UNEXPLAINED),
         (RuntimeError("Unexpected error (StatusCode.UNAVAILABLE)"), Cause.UNEXPLAINED),
     ],

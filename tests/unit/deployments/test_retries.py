@@ -152,6 +152,22 @@ async def test_a_message_whose_call_was_cancelled_or_failed_unexplained_is_not_s
     assert await _carrier(handle, isolate=_isolate).send("message") == "answer"
 
 
+async def test_what_a_replica_gives_back_since_it_is_lost_goes_to_another(placements: Placements) -> None:
+    handle = _Handle(placements, ReplicaLost("its engine has ended"), ReplicaLost("as well"), "answer")
+    assert await _carrier(handle, isolate=_isolate).send("message") == "answer"
+    assert not _trusted(placements, handle)
+
+
+async def test_what_cannot_be_tried_alone_is_told_as_it_was_said(placements: Placements) -> None:
+    async def refused(message: str) -> str:
+        raise ReplicaLost("no child starts here")
+
+    handle = _Handle(placements, _lost(), _lost(), "answer")
+    with pytest.raises(ReplicaLost, match="no child starts here"):
+        await _carrier(handle, isolate=refused).send("message")
+    assert len(handle.responses) == 2
+
+
 async def test_isolations_are_bounded_and_what_cannot_be_tried_alone_meets_no_further_replica(
     placements: Placements,
 ) -> None:
