@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.assembly import load_tokenizer
 from cluster.batching.parts import Parts
 from cluster.calls import AnswerOptions, Encoding, OutputType
 from cluster.engine.fake import fake_facts
@@ -17,9 +18,9 @@ from cluster.errors import MessageTooLarge
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.pairs import Pair
 from cluster.pooler import InteractionBatch, Pooler, PoolerBatch
-from cluster.tokenization import TextBatch, TextOptions, Tokenizer
+from cluster.tokenization import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts, TokenBatch, VectorBatch, offsets_of
-from tests.support.pipelines import MODEL, fake_config, local_pipeline
+from tests.support.pipelines import MODEL, fake_config
 
 _REQUEST = RequestFacts("a request's id", deadline_s=None, trace="00-trace-span-01", client="key")
 _RANDOM = np.random.default_rng(7)
@@ -81,11 +82,9 @@ def test_no_message_to_an_encoder_nor_its_answer_is_larger_than_it_is_said_to_be
 @pytest.mark.parametrize("pair", [None, Pair("a query of some words")], ids=["texts", "pairs"])
 def test_no_message_to_the_tokenizer_nor_its_answer_is_larger_than_it_is_said_to_be(pair: Pair | None) -> None:
     batch = _texts(40, pair)
-    with local_pipeline(fake_config()) as local:
-        most = local.pipeline.descriptions[MODEL].max_tokens
-        stage: Tokenizer = local.pipeline.stages.senders.tokenize.__self__._tokenizer  # type: ignore[attr-defined]
-        answer = stage.tokenize(batch)
-    said = text_parts(1 << 20, most).size_bytes(batch) + 1_024
+    stage = load_tokenizer(fake_config())
+    answer = stage.tokenize(batch)
+    said = text_parts(1 << 20, stage.models[MODEL].max_tokens).size_bytes(batch) + 1_024
     assert _pickled(batch) <= said
     assert _pickled(answer) <= said
 
