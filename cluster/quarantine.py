@@ -19,12 +19,14 @@ _REFUSED_FOR_S = 3600.0
 text that is still deadly costs two replicas an hour."""
 
 _BOUND_S = 600.0
-_CLIENT_CONVICTIONS = 3
-"""Deadly texts of one client within ``_BOUND_S``; what it sends after them would end two replicas for each."""
+_KEY_CONVICTIONS = 3
+_KEYLESS_CONVICTIONS = 10
+"""Deadly texts of one API key, and of all that comes without a key, within ``_BOUND_S``; what comes after them is refused, since
+each further one would end two replicas. Without keys clients cannot be told apart, so that it takes more of them."""
 
-ISOLATIONS = 20
-"""Messages that may be tried item by item within ``ISOLATIONS_WITHIN_S``, at one encoder replica and from one ingress: each
-loads the model again, and messages that were beside a deadly one in a replica are tried too."""
+ISOLATIONS = 60
+"""Messages that may be tried item by item within ``ISOLATIONS_WITHIN_S``, at one encoder replica and from one ingress. Each loads
+the model again, one at a time in a replica, and whatever was beside a deadly message in two replicas is tried, too."""
 ISOLATIONS_WITHIN_S = _BOUND_S
 
 
@@ -99,9 +101,9 @@ class Quarantine:
         if self._is_refused(digest):
             self._until_s.move_to_end(digest)
             return poisonous()
-        bound = self._clients.get(batch.requests[int(batch.owner[item])].client)
-        wait_s = bound.wait_s if bound is not None else 0.0
-        return too_many_deadly(wait_s) if wait_s > 0 else None
+        client = batch.requests[int(batch.owner[item])].client
+        wait_s = self._clients[client].wait_s if client in self._clients else 0.0
+        return too_many_deadly(client, wait_s) if wait_s > 0 else None
 
     def _is_refused(self, digest: bytes) -> bool:
         until_s = self._until_s.get(digest)
@@ -111,14 +113,16 @@ class Quarantine:
         return until_s is not None
 
     def _count(self, client: str) -> None:
-        # Without API keys all clients are one, and none must be refused for what another sent.
-        if not client:
-            return
-        bound = self._clients.setdefault(client, Bound(_CLIENT_CONVICTIONS, _BOUND_S, self._clock))
-        bound.take()
+        if client not in self._clients:
+            self._clients[client] = Bound(_most_convictions(client), _BOUND_S, self._clock)
+        self._clients[client].take()
         self._clients.move_to_end(client)
         if len(self._clients) > self._most:
             self._clients.popitem(last=False)
+
+
+def _most_convictions(client: str) -> int:
+    return _KEY_CONVICTIONS if client else _KEYLESS_CONVICTIONS
 
 
 def poisonous() -> PoisonousInput:
@@ -129,11 +133,12 @@ def poisonous() -> PoisonousInput:
     )
 
 
-def too_many_deadly(wait_s: float) -> Overloaded:
+def too_many_deadly(client: str, wait_s: float) -> Overloaded:
     """The error of a client that has sent several deadly items."""
+    origin = "of this API key" if client else "without an API key"
     return Overloaded(
-        f"{_CLIENT_CONVICTIONS} inputs of this API key have ended encoders within {_BOUND_S / 60:g} minutes; what it sends is "
-        f"refused for {wait_s:.0f} s, and 422 named the inputs: leave them out",
+        f"{_most_convictions(client)} inputs {origin} have ended encoders within {_BOUND_S / 60:g} minutes, so all that come "
+        f"{origin} are refused for {wait_s:.0f} s; leave out those that were answered 422",
         retry_after_s=wait_s,
     )
 

@@ -108,11 +108,13 @@ def test_one_text_that_comes_again_counts_once_against_its_client() -> None:
     assert not quarantine.refuse(_batch([7], client="one")).errors
 
 
-def test_clients_without_a_key_are_not_refused_for_one_another() -> None:
+def test_what_comes_without_a_key_is_refused_after_more_deadly_texts_and_what_has_one_is_not() -> None:
     quarantine = Quarantine()
-    for number in range(9):
+    for number in range(10):
+        assert not quarantine.refuse(_batch([50 + number])).errors
         quarantine.learn(_batch([50 + number]), _answer(1, 0))
-    assert not quarantine.refuse(_batch([7])).errors
+    assert isinstance(quarantine.refuse(_batch([7])).errors[0], Overloaded)
+    assert not quarantine.refuse(_batch([7], client="one")).errors
 
 
 def test_a_bound_allows_so_many_within_a_time() -> None:
