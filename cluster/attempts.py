@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from opentelemetry.trace import SpanKind
@@ -15,6 +16,9 @@ from cluster.telemetry.tracing import TRACING
 from cluster.types import RequestFacts
 
 Answer = TypeVar("Answer")
+
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Id of the API key of the request that is being answered; empty without one."""
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
@@ -39,7 +43,7 @@ async def within_limit(
     try:
         async with asyncio.timeout(timeout_s):
             with TRACING.span(name, trace, attributes, SpanKind.SERVER) as inner:
-                facts = RequestFacts(request_id, deadline_s=deadline_s, trace=inner)
+                facts = RequestFacts(request_id, deadline_s=deadline_s, trace=inner, client=CLIENT.get())
                 return await until_one_version(lambda: attempt(facts))
     except TimeoutError as error:
         raise DeadlineExceeded(

@@ -5,6 +5,7 @@
     ├── ModelLoadError             500 a model's file is missing, broken or unsupported
     ├── EngineError                500 llama.cpp refused or failed a call
     ├── ReplicaLost                503 a replica died while it held the work
+    ├── CallFailed                 503 a call between parts of the server failed and nothing says why
     ├── VersionChanged             503 work was prepared for another version of the model than the one it reached
     ├── InvalidRequest             400 the request is malformed
     │   ├── EmptyInput             400 there is nothing to work on
@@ -13,6 +14,7 @@
     │   ├── PoisonousInput         422 an input that has killed an encoder before
     │   ├── MethodNotAllowed       405
     │   ├── PayloadTooLarge        413 a body, item or token limit
+    │   │   └── MessageTooLarge    413 an input or its answer is more than parts of the server can send each other
     │   └── UnsupportedMediaType   415
     ├── Unauthorized               401
     ├── PermissionDenied           403
@@ -32,12 +34,14 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
+    "CallFailed",
     "ConfigError",
     "DeadlineExceeded",
     "EmptyInput",
     "EngineError",
     "InputTooLong",
     "InvalidRequest",
+    "MessageTooLarge",
     "MethodNotAllowed",
     "ModelLoadError",
     "ModelNotFound",
@@ -111,6 +115,14 @@ class ReplicaLost(PoolhouseError):
     code = "replica_lost"
 
 
+class CallFailed(PoolhouseError):
+    """A call between parts of the server failed, and nothing says whose fault it is; the work may be repeated."""
+
+    status = 503
+    type = "unavailable_error"
+    code = "call_failed"
+
+
 class VersionChanged(PoolhouseError):
     """Work was prepared for another version of the model than the one it reached; it must be prepared again."""
 
@@ -164,6 +176,12 @@ class PayloadTooLarge(InvalidRequest):
 
     status = 413
     code = "payload_too_large"
+
+
+class MessageTooLarge(PayloadTooLarge):
+    """A message between parts of the server, or its answer, is above what they can send each other."""
+
+    code = "message_too_large"
 
 
 class UnsupportedMediaType(InvalidRequest):

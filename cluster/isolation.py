@@ -1,186 +1,152 @@
 """Finds out which item of a message kills an encoder: each runs alone, in a child process that may die of it.
 
-The child loads the encoder as a replica does, without Ray, and answers one item at a time over a pipe. It lives for one
-message, and is started anew after each death.
+The child loads the encoder as a replica does, without Ray, and answers one message at a time over a pipe. An item is found guilty
+only when native code ended the child with it twice, and a control, as long as the item, survived in between in the child that
+died second: a failed allocation ends a child, too, and then the control as well. All else that may happen to a child, such as
+the out-of-memory killer, an eviction, an update or a deadline, says nothing of the item.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import pickle
-import select
-import struct
-import subprocess
-import sys
 import threading
 from dataclasses import replace
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
-from cluster.assembly import load_encoder
-from cluster.config import parse_config
-from cluster.errors import PoolhouseError, ReplicaLost
-from cluster.poisons import poisonous
-from cluster.types import TokenBatch, VectorBatch, offsets_of
+from cluster.batching.encoder import stuck_after_s
+from cluster.errors import DeadlineExceeded, PoolhouseError, ReplicaLost, VersionChanged
+from cluster.isolated import Child, ChildEnded, ChildSlow, Stopped
+from cluster.quarantine import poisonous
+from cluster.types import Int32, TokenBatch, VectorBatch
 
 logger = logging.getLogger("poolhouse")
 
-# Loading may read a large file from a slow disk; an item alone is one micro-batch.
-_LOAD_TIMEOUT_S = 300.0
-_ITEM_TIMEOUT_S = 60.0
+# Two that native code ends, and one that is ended from outside.
+_MOST_TRIES = 3
 
-_LENGTH = struct.Struct("<Q")
-
-
-class _ChildDied(Exception):  # it is no fault of this process
-    """The child has ended, or was ended since it did not answer."""
-
-
-class _Child:
-    """A process that hosts one encoder."""
-
-    def __init__(self, args: dict[str, Any], encoder: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.isolation"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._send((args, encoder))
-        self._receive(_LOAD_TIMEOUT_S)
-
-    def encode(self, batch: TokenBatch) -> VectorBatch:
-        """Encode a message of one item.
-
-        Raises:
-            _ChildDied: the item has ended the child, or was not encoded within a minute.
-        """
-        self._send(batch)
-        answer = self._receive(_ITEM_TIMEOUT_S)
-        assert isinstance(answer, VectorBatch)
-        return answer
-
-    def close(self) -> None:
-        """End the process and wait for it."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                # Closing flushes what the process never read.
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-    def _send(self, value: object) -> None:
-        assert self._process.stdin is not None
-        try:
-            _write(self._process.stdin, value)
-        except BrokenPipeError as error:
-            self.close()
-            raise _ChildDied from error
-
-    def _receive(self, timeout_s: float) -> object:
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        try:
-            if readable:
-                return _read(self._process.stdout)
-        except EOFError:
-            logger.warning("the isolated process ended with status %s", self._process.wait())
-        self.close()
-        raise _ChildDied
+_RETRY_AFTER_S = 10.0
 
 
 def encode_isolated(
     args: dict[str, Any], encoder: str, batch: TokenBatch, stop: threading.Event | None = None
 ) -> VectorBatch:
-    """Encode every item of ``batch`` alone; those that end the process carry a PoisonousInput.
+    """Encode every item of ``batch`` alone; those that are found guilty carry a PoisonousInput.
+
+    An item that nothing could be found out about carries an error that says so, and that it may be sent again.
 
     Args:
         args: of the configuration, as in the YAML.
         encoder: name of the encoder whose message it is.
-        stop: set from another thread when nobody waits any more; looked at before each item.
+        stop: set from another thread when nobody waits any more.
 
     Raises:
+        VersionChanged: the message was prepared for another version of the model; none of its items was encoded.
         ReplicaLost: the child does not even start, or the work was stopped.
     """
-    child: _Child | None = None
-    answers: list[VectorBatch] = []
+    isolation = _Isolation(args, encoder, stop or threading.Event())
     try:
-        for item in range(len(batch)):
-            if stop is not None and stop.is_set():
-                raise ReplicaLost("nobody waits for this work any more; send it again")
-            if item in batch.errors:
-                answers.append(_failed(batch, batch.errors[item]))
-                continue
-            child = child or _start(args, encoder)
-            try:
-                answers.append(child.encode(batch.select([item])))
-            except _ChildDied:
-                logger.warning("an input of %d tokens has ended an isolated encoder", len(batch.ids(item)))
-                answers.append(_failed(batch, poisonous()))
-                child = None
+        answers = [
+            VectorBatch.refused(batch.fingerprint, batch.errors[item])
+            if item in batch.errors
+            else isolation.encode(replace(batch.select([item]), backlog=None))
+            for item in range(len(batch))
+        ]
+    except _NoChild as error:
+        raise ReplicaLost(
+            "encoders died with this work and another one to try it alone does not start; send it again later",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
+    except Stopped as error:
+        raise ReplicaLost("nobody waits for this work any more; send it again") from error
     finally:
-        if child is not None:
-            child.close()
+        isolation.close()
     # What the child says of its own speed and slots says nothing of the replica.
     return replace(VectorBatch.concatenate(answers), report=None)
 
 
-def _start(args: dict[str, Any], encoder: str) -> _Child:
-    try:
-        return _Child(args, encoder)
-    except _ChildDied as error:
-        raise ReplicaLost(
-            "an encoder died twice with this work and another one to try it alone does not start; send it again later"
-        ) from error
+class _NoChild(Exception):
+    """A child does not start."""
 
 
-def _failed(batch: TokenBatch, error: PoolhouseError) -> VectorBatch:
-    return VectorBatch(
-        fingerprint=batch.fingerprint,
-        values=np.zeros(0, dtype=np.float32),
-        offsets=offsets_of([0]),
-        widths=np.ones(1, dtype=np.int32),
-        errors={0: error},
-    )
+class _Isolation:
+    """Tries items, in a child that is started anew when it has died."""
 
+    def __init__(self, args: dict[str, Any], encoder: str, stop: threading.Event) -> None:
+        self._args = args
+        self._encoder = encoder
+        self._stop = stop
+        self._child: Child | None = None
 
-def _write(pipe: IO[bytes], value: object) -> None:
-    frame = pickle.dumps(value)
-    pipe.write(_LENGTH.pack(len(frame)) + frame)
-    pipe.flush()
-
-
-def _read(pipe: IO[bytes]) -> object:
-    length = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))[0]
-    return pickle.loads(_read_exactly(pipe, length))
-
-
-def _read_exactly(pipe: IO[bytes], size: int) -> bytes:
-    data = pipe.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def main() -> None:
-    """Be the child: read (args, encoder), then one message after the other, until the pipe closes."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # What native code prints must not land between the frames.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    requests = sys.stdin.buffer
-    args, name = cast("tuple[dict[str, Any], str]", _read(requests))
-    encoder = load_encoder(parse_config(args), name)
-    _write(answers, "ready")
-    while True:
+    def encode(self, item: TokenBatch) -> VectorBatch:
+        """Return the answer to a message of one item, or one that says why there is none."""
         try:
-            batch = _read(requests)
-        except EOFError:
-            break
-        assert isinstance(batch, TokenBatch)
-        _write(answers, encoder.submit(batch).result())
-    encoder.close()
+            return self._judge(item)
+        except VersionChanged:
+            raise
+        except PoolhouseError as error:
+            return VectorBatch.refused(item.fingerprint, error)
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _judge(self, item: TokenBatch) -> VectorBatch:
+        deaths = 0
+        for _ in range(_MOST_TRIES):
+            try:
+                return self._run(item)
+            except ChildEnded as error:
+                logger.warning("an isolated encoder ended (%s) with an input of %d tokens", error, len(item.token_ids))
+                if not error.cause.lies_in_the_input:
+                    continue
+                deaths += 1
+            if deaths == 2:
+                raise poisonous()
+            try:
+                self._run(_control(item, self._started().known_ids))
+            except ChildEnded as error:
+                logger.warning("a known text of as many tokens ends an isolated encoder, too (%s)", error)
+                break
+        raise ReplicaLost(
+            "encoders died with this work, and what tried it alone was ended as well, so nothing is known of it; send it "
+            "again later",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    def _run(self, item: TokenBatch) -> VectorBatch:
+        """Encode one item within its request's time and the engine's."""
+        remaining_s = item.requests[int(item.owner[0])].remaining_s
+        limit_s = stuck_after_s(len(item.token_ids), None)
+        if remaining_s is not None and remaining_s <= 0:
+            raise DeadlineExceeded("the request's deadline passed before it was tried alone")
+        child = self._started()
+        try:
+            return child.encode(item, limit_s if remaining_s is None else min(limit_s, remaining_s), self._stop)
+        except ChildEnded:
+            self._child = None
+            raise
+        except ChildSlow as error:
+            self._child = None
+            if remaining_s is not None and remaining_s <= limit_s:
+                raise DeadlineExceeded("the request's deadline passed while it was tried alone") from error
+            raise ReplicaLost(
+                f"the engine has not come back from this input alone within {limit_s:.0f} s; send it again later",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+
+    def _started(self) -> Child:
+        if self._child is None:
+            try:
+                self._child = Child(self._args, self._encoder, self._stop)
+            except (ChildEnded, ChildSlow) as error:
+                raise _NoChild from error
+        return self._child
 
 
-if __name__ == "__main__":
-    main()
+def _control(item: TokenBatch, known_ids: Int32) -> TokenBatch:
+    """A message like that of ``item``, of a text that is known to be harmless and as long: it needs as much memory."""
+    return replace(item, token_ids=np.resize(known_ids, len(item.token_ids)))

@@ -45,6 +45,16 @@ class PoolerBatch:
             values <= _BRIEF_COPIED_VALUES and all(self.matrix) and all(map(_is_copy, self.options))
         )
 
+    def part(self, begin: int, end: int) -> PoolerBatch:
+        """The items ``[begin, end)``."""
+        return PoolerBatch(
+            self.vectors.part(begin, end),
+            self.owner[begin:end],
+            self.options,
+            self.matrix[begin:end],
+            self.scores[begin:end],
+        )
+
     @staticmethod
     def concatenate(batches: Sequence[PoolerBatch]) -> PoolerBatch:
         """Return one message with the items of all."""
@@ -71,6 +81,14 @@ class PieceBatch:
         """The items ``[begin, end)``."""
         return PieceBatch(self.pieces[begin:end], self.shapes[begin:end])
 
+    @staticmethod
+    def concatenate(batches: Sequence[PieceBatch]) -> PieceBatch:
+        """Return one answer with the items of all, in order."""
+        return PieceBatch(
+            [piece for batch in batches for piece in batch.pieces],
+            [shape for batch in batches for shape in batch.shapes],
+        )
+
 
 @dataclass(slots=True)
 class InteractionBatch:
@@ -91,6 +109,13 @@ class InteractionBatch:
     def is_light(self) -> bool:
         """Whether it is scored within about ten milliseconds; sending its matrices to another process takes as long."""
         return len(self.documents.values) <= _BRIEF_COPIED_VALUES
+
+    def part(self, begin: int, end: int) -> InteractionBatch:
+        """The documents ``[begin, end)`` and those queries that they are compared with."""
+        queries, query_of = np.unique(self.query_of[begin:end], return_inverse=True)
+        return InteractionBatch(
+            self.queries.select(queries.tolist()), self.documents.part(begin, end), query_of.astype(np.int32)
+        )
 
     @staticmethod
     def concatenate(batches: Sequence[InteractionBatch]) -> InteractionBatch:

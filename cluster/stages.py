@@ -5,7 +5,6 @@ A wiring supplies the senders, which carry one message each; everything between 
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,13 +15,15 @@ import numpy as np
 
 from cluster.admission import Admission
 from cluster.batching.dispatcher import Dispatcher
+from cluster.batching.parts import at_once
 from cluster.batching.planning import split_by_tokens
 from cluster.batching.reuse import Reuse
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import PayloadTooLarge
-from cluster.poisons import Poisons
+from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
+from cluster.quarantine import Quarantine
 from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
@@ -47,7 +48,8 @@ class Senders:
     """How a wiring carries one message to each stage.
 
     ``outstanding`` gives the number of messages that an encoder may have in flight in each lane, ``running`` its replicas: 0
-    while it is starting.
+    while it is starting. ``message_bytes`` is what one message, or its answer, may weigh, None without a bound; a single item
+    above it is sent alone, and the sender finds a way.
     """
 
     tokenize: Callable[[TextBatch], Awaitable[TokenBatch]]
@@ -58,6 +60,7 @@ class Senders:
     tokens: Callable[[str, Input, bool, bool], Awaitable[list[tuple[int, bytes]]]]
     text: Callable[[str, list[int]], Awaitable[str]]
     running: Callable[[str], int]
+    message_bytes: int | None = None
 
 
 class Stages:
@@ -70,8 +73,8 @@ class Stages:
         self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
         self._name = uuid.uuid4().hex[:12]
         self.admission = Admission(config, senders.running)
-        self.poisons = Poisons()
-        batching = config.batching
+        self.quarantine = Quarantine()
+        batching, cap_bytes = config.batching, senders.message_bytes
         self.reuse = Reuse(batching.cache_bytes) if batching.deduplicate or batching.cache_bytes else None
         self._tokenizers = {
             name: Dispatcher[TextBatch, TokenBatch](
@@ -82,6 +85,7 @@ class Stages:
                 outstanding=lambda: batching.outstanding,
                 cap_items=batching.message_items * 4,
                 cap_weight=lambda: batching.message_tokens * 32,
+                parts=text_parts(cap_bytes, descriptions[name].max_tokens) if cap_bytes else None,
             )
             for name in config.models
         }
@@ -98,8 +102,9 @@ class Stages:
                 # While a new version of the model replaces an old one, tokenizers of both answer.
                 kind=lambda batch: batch.fingerprint,
                 leave=lambda batch, begin, end: batch.gone.update(range(begin, end)),
+                parts=token_parts(cap_bytes, descriptions[encoder.model].facts) if cap_bytes else None,
             )
-            for name in config.encoders
+            for name, encoder in config.encoders.items()
         }
         self._pooler = Dispatcher[PoolerBatch, PieceBatch](
             send=senders.finish,
@@ -109,6 +114,7 @@ class Stages:
             outstanding=lambda: 2 * batching.outstanding,
             cap_items=batching.message_items,
             cap_weight=lambda: _POOLER_VALUES,
+            parts=pooler_parts(cap_bytes) if cap_bytes else None,
         )
         self._scorer = Dispatcher[InteractionBatch, Float32](
             send=senders.score,
@@ -118,6 +124,7 @@ class Stages:
             outstanding=lambda: 2 * batching.outstanding,
             cap_items=batching.message_items,
             cap_weight=lambda: _POOLER_VALUES,
+            parts=scorer_parts(cap_bytes) if cap_bytes else None,
         )
 
     @property
@@ -150,7 +157,8 @@ class Stages:
         with TRACING.span("tokenize", texts.requests[0].trace) as trace:
             if TRACING.on:
                 texts.requests = [replace(request, trace=trace) for request in texts.requests]
-            return await self._tokenizers[texts.model].submit(texts, lane)
+            tokens = await self._tokenizers[texts.model].submit(texts, lane)
+            return tokens if len(tokens.requests) == 1 else _pick_tokens(tokens, 0, len(tokens))
 
     async def finish(self, batch: PoolerBatch, lane: Lane, trace: str | None = None) -> PieceBatch:
         """Return the printed numbers of a request's items."""
@@ -186,34 +194,30 @@ class Stages:
         ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
         if len(ranges) == 1:
             return await self._encode_part(self.router.choose(model, pooling), tokens, lane)
-        tasks = [
-            asyncio.ensure_future(
+        parts = await at_once(
+            [
                 self._encode_part(self.router.choose(model, pooling), tokens.select(range(*part)), lane)
-            )
-            for part in ranges
-        ]
-        try:
-            parts = await asyncio.gather(*tasks)
-        finally:
-            # When one part fails, nobody needs the others.
-            for task in tasks:
-                task.cancel()
+                for part in ranges
+            ]
+        )
         return VectorBatch.concatenate(parts)
 
     async def _encode_part(self, encoder: str, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         with self.admission.hold({encoder: 1.0}, len(tokens.token_ids), lane):
-            return await self._encoders[encoder].submit(self.poisons.refuse(tokens), lane)
+            return await self._encoders[encoder].submit(self.quarantine.refuse(tokens), lane)
 
     def _outstanding(self, name: str) -> int:
         # While one message is in a slot, the next one is on its way, so that no slot waits for the ingress.
         return self.senders.outstanding(name) * self.admission.loads[name].slots
 
     async def _send_to_encoder(self, name: str, batch: TokenBatch) -> VectorBatch:
+        # Again: what was let in may have waited here while an equal item was found out, or its client.
+        batch = self.quarantine.refuse(batch)
         batch.backlog = self.backlog(name)
         answer = await self.senders.encode(name, batch)
         self.admission.observe(name, answer)
         if answer.errors:
-            self.poisons.learn(batch, answer)
+            self.quarantine.learn(batch, answer)
         return answer
 
     def lane(self, items: int, tokens: int) -> Lane:

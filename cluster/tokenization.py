@@ -62,6 +62,10 @@ class TextBatch:
         firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
         return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
 
+    def part(self, begin: int, end: int) -> TextBatch:
+        """The items ``[begin, end)``."""
+        return TextBatch(self.model, self.inputs[begin:end], self.owner[begin:end], self.options, self.requests)
+
     @staticmethod
     def concatenate(batches: Sequence[TextBatch]) -> TextBatch:
         """Return one message with the items of all; they must be of one model."""

@@ -151,7 +151,7 @@ def _check_application(
         _check_resources(entry, options, report)
     _check_keys(config, report)
     facts, memory_bytes = _check_models(config, report, pull)
-    report.plan += sizing_lines(deployments, given, memory_bytes)
+    report.plan += sizing_lines(deployments, given, memory_bytes, isolates=config.wiring is Wiring.SPLIT)
     report.faults += contradictions(document, config, given, facts, folder)
 
 
@@ -232,9 +232,10 @@ def _check_models(config: PoolhouseConfig, report: Report, pull: bool) -> tuple[
         deployment = f"Encoder-{name}" if config.wiring is Wiring.SPLIT else "Ingress"
         memory = _memory_bytes(reports[encoder.model], encoder, answered)
         memory_bytes[deployment] = memory_bytes.get(deployment, 0) + memory
+        child = " and as much again while it tries an input alone" if config.wiring is Wiring.SPLIT else ""
         report.plan.append(
             f"  encoder {name}: {encoder.model}, answers {', '.join(answered)}; "
-            f"about {memory / 1e6:.0f} MB for each replica"
+            f"about {memory / 1e6:.0f} MB for each replica{child}"
         )
     if facts.keys() == config.models.keys() and not report.faults:
         try:

@@ -11,8 +11,8 @@ from cluster.config import EncoderConfig, PoolhouseConfig, Strict, Wiring
 from cluster.errors import ConfigError
 from cluster.live import EncoderSettings, StageSettings, parse_settings
 from cluster.types import Lane, ModelFacts, PoolingType
+from deployments.transport import DEFAULT_GRPC_LIMIT_BYTES, GRPC_LIMIT, declared_limit_bytes, usable_bytes
 
-GRPC_LIMIT = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
 STAGE_ONGOING = 64
 """``max_ongoing_requests`` of Tokenizer, Pooler and encoders where the YAML says nothing."""
 
@@ -45,13 +45,15 @@ def contradictions(
 
 
 def grpc_limit_bytes(folder: Path) -> int | None:
-    """What one message between deployments may have: from the environment, else from ``serve.env`` beside the file."""
-    value = os.environ.get(GRPC_LIMIT)
+    """What one message between deployments may have, by the environment and, for what that leaves open, ``serve.env`` beside
+    the file; None where messages do not go by gRPC.
+    """
+    variables: dict[str, str] = {}
     path = folder / "serve.env"
-    if value is None and path.is_file():
+    if path.is_file():
         lines = (line.strip().partition("=") for line in path.read_text(encoding="utf-8").splitlines())
-        value = next((text for name, _, text in lines if name == GRPC_LIMIT), None)
-    return int(value) if value and value.isdigit() else None
+        variables = {name: value for name, _, value in lines if not name.startswith("#")}
+    return declared_limit_bytes({**variables, **os.environ})
 
 
 def replica_range(options: Options) -> tuple[int, int]:
@@ -158,10 +160,11 @@ def _message_sizes(config: PoolhouseConfig, facts: Mapping[str, ModelFacts], lim
             continue
         answered = encoder.pooling if encoder.pooling is not None else known.pooling_types
         size = config.batching.message_tokens * known.dimensions * 4
-        if PoolingType.NONE in answered and size > limit_bytes:
+        if PoolingType.NONE in answered and size > usable_bytes(limit_bytes):
             faults.append(
                 f"encoders.{name}: the token matrices of one message (batching.message_tokens {config.batching.message_tokens} × "
-                f"{known.dimensions} dimensions × 4 bytes = {size}) are above {GRPC_LIMIT} ({limit_bytes}); "
-                "lower the one or raise the other in serve.env"
+                f"{known.dimensions} dimensions × 4 bytes = {size}) are above seven eighths of {GRPC_LIMIT} ({limit_bytes}; "
+                f"Ray's default is {DEFAULT_GRPC_LIMIT_BYTES}), so each would go in several; lower the one or raise the other in "
+                "serve.env"
             )
     return faults

@@ -10,6 +10,7 @@ from cluster.assembly import load_encoder
 from cluster.config import parse_config
 from cluster.isolation import encode_isolated
 from cluster.live import EncoderSettings, parse_settings
+from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound, too_many_isolations
 from cluster.telemetry.metrics import PENDING_TOKENS
 from cluster.telemetry.tracing import TRACING
 from cluster.types import Backlog, TokenBatch, VectorBatch
@@ -26,6 +27,7 @@ class Encoder(Stage):
         self._args = args
         self._name = name
         self._isolating = asyncio.Lock()
+        self._isolations = Bound(ISOLATIONS, ISOLATIONS_WITHIN_S)
         with failures_told(f"the encoder {name!r}"):
             self._stage = load_encoder(config, name)
         self._report = EncoderReport(self._stage.state)
@@ -56,7 +58,14 @@ class Encoder(Stage):
         return self._report.measures()
 
     async def isolate(self, batch: TokenBatch) -> VectorBatch:
-        """Encode a message that replicas have died with, each item alone, in a process that may die of it."""
+        """Encode a message that replicas have died with, each item alone, in a process that may die of it.
+
+        Raises:
+            ReplicaLost: as many messages as may be were tried in the last minutes.
+            VersionChanged: it was prepared for another version of the model.
+        """
+        if not self._isolations.take():
+            raise too_many_isolations(self._isolations.wait_s)
         # One at a time: the child needs as much memory as the replica.
         async with self._isolating:
             stop = threading.Event()

@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from cluster.telemetry.metrics import BACKGROUND_FAILURES
 from cluster.types import TokenBatch
+from deployments.causes import cause_of
 
 logger = logging.getLogger("poolhouse")
 
@@ -99,8 +100,10 @@ async def answers(replica: Any) -> bool:
     """Whether the replica's process answers a call that costs it nothing."""
     try:
         await asyncio.wait_for(replica.get_queue_len(deadline_s=PROBE_TIMEOUT_S), PROBE_TIMEOUT_S)
-    except (RayError, TimeoutError):
+    except TimeoutError:
         return False
+    except RayError as error:
+        return not cause_of(error).suspects_replica
     except Exception:
         BACKGROUND_FAILURES.labels("probe").inc()
         logger.exception("a probe of %s failed", replica.replica_id)

@@ -1,7 +1,8 @@
 """Calls to other deployments that outlive the replica they went to.
 
-Every stage is idempotent, so a message whose replica died or hangs is sent again to another one, within its deadline. The
-caller of the message sees an error only when several replicas in a row are lost with it.
+Every stage is idempotent, so a message whose replica died or hangs is sent again to another one, within its deadline. What a
+failure means is said by its cause (``cluster.failures``). A message that two replicas died with goes to no third one: it is
+tried item by item where that harms nobody, or given up.
 """
 
 from __future__ import annotations
@@ -9,124 +10,62 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any, Generic, TypeVar
 
-import grpc
-from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
-from ray.serve.exceptions import RayServeException, RequestCancelledError
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from cluster.errors import DeadlineExceeded, PoolhouseError, ReplicaLost
+from cluster.errors import (
+    CallFailed,
+    DeadlineExceeded,
+    MessageTooLarge,
+    NotReady,
+    Overloaded,
+    PoolhouseError,
+    ReplicaLost,
+)
+from cluster.failures import Cause
+from cluster.quarantine import Bound, too_many_isolations
 from cluster.telemetry.metrics import RETRIES
+from deployments.causes import CALL_FAILURES, cause_of
 from deployments.placements import answers, placements
 
 logger = logging.getLogger("poolhouse")
 
-Message = TypeVar("Message")
+Message = TypeVar("Message", bound=Sized)
 Answer = TypeVar("Answer")
-
-# What Serve and gRPC raise for a replica that died or was stopped while it held the message.
-_LOST: tuple[type[BaseException], ...] = (
-    RayActorError,
-    RayServeException,
-    TaskCancelledError,
-    RequestCancelledError,
-    grpc.aio.AioRpcError,
-)
 
 # With a probe of half a second, a hung replica is known after 1.2 s: another one answers within two.
 _FIRST_LOOK_S = 0.7
 _NEXT_LOOK_S = 1.0
 
-# A replica that answers probes but not the message may be stuck inside the engine; health checks replace it in time, and
-# meanwhile the message goes elsewhere too. Far above what a full message takes on a slow machine.
-_STUCK_S = 120.0
+_MOST_LOSSES = 4
+_MOST_UNEXPLAINED = 3
+_DEATHS_BEFORE_ISOLATION = 2
+_RETRY_AFTER_S = 1.0
 
 
-class Carrier(Generic[Message, Answer]):
-    """Carries messages to one method of a deployment.
+class Method(Generic[Answer]):
+    """One method of a deployment, called by gRPC, or through Ray's object store for what is too large for one message."""
 
-    Args:
-        limit_s: seconds that a message has, from its requests; None is no limit.
-        isolate: takes a message that two replicas have died with; None sends it on to others.
-        most_losses: after so many lost replicas the message is given up.
-    """
-
-    def __init__(
-        self,
-        handle: DeploymentHandle,
-        method: str,
-        limit_s: Callable[[Message], float | None],
-        isolate: Callable[[Message], Awaitable[Answer]] | None = None,
-        most_losses: int = 4,
-    ) -> None:
+    def __init__(self, handle: DeploymentHandle, name: str) -> None:
+        self.name = name
+        self._handle = handle
         # Made once: each look-up of a method makes a new handle.
-        self._bound = getattr(handle, method)
-        self._method = method
-        self._limit_s = limit_s
-        self._isolate = isolate
-        self._most_losses = most_losses
+        self._direct = getattr(handle, name)
+        self._indirect: DeploymentHandle | None = None
 
-    async def send(self, message: Message) -> Answer:
-        """Return the deployment's answer.
-
-        Raises:
-            ReplicaLost: too many replicas were lost with the message.
-            DeadlineExceeded: none has answered in time.
-            PoolhouseError: what the stage itself says of the message.
-        """
-        limit_s = self._limit_s(message)
-        until_s = None if limit_s is None else time.monotonic() + limit_s
-        replicas = placements.follow(message)
-        attempts = {self._begin(message)}
-        look_s, stuck_at_s = _FIRST_LOOK_S, time.monotonic() + _STUCK_S
-        losses = deaths = judged = 0
-        try:
-            while True:
-                if until_s is not None:
-                    look_s = min(look_s, max(0.0, until_s - time.monotonic()))
-                ended, _ = await asyncio.wait(attempts, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
-                for attempt in ended:
-                    attempts.remove(attempt)
-                    error = _loss(attempt)
-                    if error is None:
-                        return attempt.result()
-                    losses += 1
-                    deaths += not isinstance(error, ReplicaLost)
-                    logger.warning("%s: a replica was lost with a message (%s)", self._method, _first_line(error))
-                    if replicas and not attempts:
-                        placements.suspect(replicas[-1])
-                    if losses >= self._most_losses:
-                        raise ReplicaLost(
-                            f"{losses} replicas died one after the other with this work; send it again"
-                        ) from error
-                now_s = time.monotonic()
-                if until_s is not None and now_s >= until_s:
-                    raise DeadlineExceeded("no replica has answered within the request's time limit")
-                if not attempts:
-                    RETRIES.labels(self._method).inc()
-                    attempts.add(self._begin(message, isolate=deaths >= 2))
-                elif not ended and len(replicas) > judged:
-                    look_s = _NEXT_LOOK_S
-                    if now_s >= stuck_at_s or not await answers(replicas[-1]):
-                        placements.suspect(replicas[-1])
-                        judged = len(replicas)
-                        RETRIES.labels(self._method).inc()
-                        attempts.add(self._begin(message, isolate=deaths >= 2))
-                        stuck_at_s = now_s + _STUCK_S
-        finally:
-            placements.forget(message)
-            for attempt in attempts:
-                attempt.cancel()
-
-    def _begin(self, message: Message, *, isolate: bool = False) -> asyncio.Task[Answer]:
-        carry = self._isolate if isolate and self._isolate is not None else self._call
-        return asyncio.ensure_future(carry(message))
-
-    async def _call(self, message: Message) -> Answer:
-        answer: Answer = await call(self._bound, message)
+    async def __call__(self, *arguments: Any, by_reference: bool = False) -> Answer:
+        """Call it once; errors of this project's own tree arrive as they were raised."""
+        answer: Answer = await call(self._by_reference() if by_reference else self._direct, *arguments)
         return answer
+
+    def _by_reference(self) -> DeploymentHandle:
+        if self._indirect is None:
+            self._indirect = getattr(self._handle.options(_by_reference=True), self.name)
+        return self._indirect
 
 
 async def call(method: DeploymentHandle, *arguments: Any) -> Any:
@@ -143,35 +82,163 @@ async def call(method: DeploymentHandle, *arguments: Any) -> Any:
         raise
 
 
+class Carrier(Generic[Message, Answer]):
+    """Carries messages to one method of a deployment.
+
+    Args:
+        limit_s: seconds that a message has, from its requests; None is no limit.
+        oversized: whether a message, or its answer, is more than gRPC carries; it goes through the object store.
+        isolate: takes a message that two replicas have died with; None sends it on to others.
+        isolations: how many messages may go to ``isolate``. Once they have, one that a single replica died with is given up:
+            nothing could find out whether it ends each that it meets.
+        most_losses: after so many lost replicas the message is given up.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle,
+        method: str,
+        limit_s: Callable[[Message], float | None],
+        oversized: Callable[[Message], bool] = lambda message: False,
+        isolate: Callable[..., Awaitable[Answer]] | None = None,
+        isolations: Bound | None = None,
+        most_losses: int = _MOST_LOSSES,
+    ) -> None:
+        self._call = Method[Answer](handle, method)
+        self._limit_s = limit_s
+        self._oversized = oversized
+        self._isolate = isolate
+        self._isolations = isolations
+        self._most_losses = most_losses
+
+    async def send(self, message: Message) -> Answer:
+        """Return the deployment's answer.
+
+        Raises:
+            ReplicaLost: replicas were lost with the message, as many as may be.
+            CallFailed: it failed several times and nothing says why.
+            MessageTooLarge: it has several items and is too large, or a single one for which the object store has no room.
+            Overloaded, NotReady: the deployment takes no calls.
+            DeadlineExceeded: none has answered in time.
+            PoolhouseError: what the stage itself says of the message.
+        """
+        limit_s = self._limit_s(message)
+        until_s = None if limit_s is None else time.monotonic() + limit_s
+        replicas = placements.follow(message)
+        failures: Counter[Cause] = Counter()
+        by_reference = self._oversized(message)
+        attempts = {self._begin(message, failures, by_reference)}
+        look_s = _FIRST_LOOK_S
+        judged = 0
+        try:
+            while True:
+                if until_s is not None:
+                    look_s = min(look_s, max(0.0, until_s - time.monotonic()))
+                ended, _ = await asyncio.wait(attempts, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in ended:
+                    attempts.remove(attempt)
+                    error = _error_of(attempt)
+                    if error is None:
+                        return attempt.result()
+                    if self._is_isolated(failures) and isinstance(error, PoolhouseError):
+                        # Nothing could be found out there, and would be elsewhere.
+                        raise error
+                    cause = cause_of(error)
+                    if cause is Cause.MESSAGE_TOO_LARGE and not by_reference and len(message) == 1:
+                        by_reference = True
+                        continue
+                    failures[cause] += 1
+                    logger.warning("%s: a call failed: %s (%s)", self._call.name, cause.value, _first_line(error))
+                    if cause.suspects_replica and replicas and not attempts:
+                        placements.suspect(replicas[-1])
+                    _raise_if_vain(cause, failures, error, self._most_losses)
+                if until_s is not None and time.monotonic() >= until_s:
+                    raise DeadlineExceeded("no replica has answered within the request's time limit")
+                if not attempts:
+                    RETRIES.labels(self._call.name).inc()
+                    attempts.add(self._begin(message, failures, by_reference))
+                elif not ended and len(replicas) > judged:
+                    look_s = _NEXT_LOOK_S
+                    # One that answers is at work, or its own health check says that it is not.
+                    if not await answers(replicas[-1]):
+                        placements.suspect(replicas[-1])
+                        judged = len(replicas)
+                        RETRIES.labels(self._call.name).inc()
+                        attempts.add(self._begin(message, failures, by_reference))
+        finally:
+            placements.forget(message)
+            for attempt in attempts:
+                attempt.cancel()
+
+    def _begin(self, message: Message, failures: Counter[Cause], by_reference: bool) -> asyncio.Task[Answer]:
+        carry: Callable[..., Awaitable[Answer]] = self._call
+        if self._isolate is not None and _deaths(failures):
+            wait_s = self._isolations.wait_s if self._isolations is not None else 0.0
+            if wait_s > 0:
+                raise too_many_isolations(wait_s)
+            if self._is_isolated(failures):
+                carry = self._isolate
+                if self._isolations is not None:
+                    self._isolations.take()
+        return asyncio.ensure_future(carry(message, by_reference=True) if by_reference else carry(message))
+
+    def _is_isolated(self, failures: Counter[Cause]) -> bool:
+        return self._isolate is not None and _deaths(failures) >= _DEATHS_BEFORE_ISOLATION
+
+
+def _deaths(failures: Counter[Cause]) -> int:
+    """How many replicas died with the message, and perhaps of it."""
+    return sum(count for cause, count in failures.items() if cause.may_be_the_message)
+
+
 async def call_again(handle: DeploymentHandle, method: str, *arguments: Any) -> Any:
-    """Call a method that is cheap and small, twice more if a replica is lost.
+    """Call a method that is cheap and may be called again; an answer too large for gRPC comes through the object store.
 
     Raises:
         ReplicaLost: three replicas were lost with it.
+        CallFailed, MessageTooLarge, Overloaded, NotReady, PoolhouseError: as ``Carrier.send``.
     """
-    losses = 0
+    bound = Method[Any](handle, method)
+    failures: Counter[Cause] = Counter()
+    by_reference = False
     while True:
         try:
-            return await call(getattr(handle, method), *arguments)
-        except _LOST as error:
-            losses += 1
-            if losses == 3:
-                raise ReplicaLost("three replicas died one after the other with this call; send it again") from error
+            return await bound(*arguments, by_reference=by_reference)
+        except CALL_FAILURES as error:
+            cause = cause_of(error)
+            if cause is Cause.MESSAGE_TOO_LARGE and not by_reference:
+                by_reference = True
+                continue
+            failures[cause] += 1
+            _raise_if_vain(cause, failures, error, most_losses=3)
             RETRIES.labels(method).inc()
-            logger.warning("%s: a replica was lost with a call (%s)", method, _first_line(error))
+            logger.warning("%s: a call failed: %s (%s)", method, cause.value, _first_line(error))
 
 
-def _loss(attempt: asyncio.Task[Any]) -> BaseException | None:
-    """The error that says the replica was lost, or None for an answer, be it an error of the stage."""
-    if attempt.cancelled():
-        cancelled: BaseException = RequestCancelledError("the replica cancelled the call")
-        return cancelled
-    error = attempt.exception()
-    if isinstance(error, ReplicaLost):
-        # The process lives and its encoder does not: it has given the work back.
-        return error
-    is_answer = isinstance(error, RayTaskError) or not isinstance(error, _LOST)
-    return None if is_answer else error
+def _raise_if_vain(cause: Cause, failures: Counter[Cause], error: BaseException, most_losses: int) -> None:
+    """Raise what a caller is told, unless another call may succeed."""
+    if cause is Cause.STAGE_ERROR:
+        raise error
+    if cause is Cause.MESSAGE_TOO_LARGE:
+        raise MessageTooLarge(
+            "this input, or its answer, is larger than what parts of the server can send each other; send a shorter one"
+        ) from error
+    if cause is Cause.BUSY:
+        raise Overloaded("a part of the server has as many calls as it takes; try again", retry_after_s=_RETRY_AFTER_S)
+    if cause is Cause.NOT_DEPLOYED:
+        raise NotReady("a part of the server failed to start; try again later", retry_after_s=_RETRY_AFTER_S)
+    if failures[Cause.UNEXPLAINED] >= _MOST_UNEXPLAINED:
+        raise CallFailed(
+            f"a call between parts of the server failed {_MOST_UNEXPLAINED} times and nothing says why; send the request again",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
+    losses = sum(count for each, count in failures.items() if each.suspects_replica)
+    if losses >= most_losses:
+        raise ReplicaLost(f"{losses} replicas were lost one after the other with this work; send it again") from error
+
+
+def _error_of(attempt: asyncio.Task[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
 
 
 def _first_line(error: BaseException) -> str:

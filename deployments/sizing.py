@@ -10,11 +10,14 @@ from deployments.contradictions import replica_range
 Options = Mapping[str, Any]
 
 
-def sizing_lines(names: list[str], given: Mapping[str, Options], memory_bytes: Mapping[str, int]) -> list[str]:
+def sizing_lines(
+    names: list[str], given: Mapping[str, Options], memory_bytes: Mapping[str, int], *, isolates: bool = False
+) -> list[str]:
     """Return a line for each deployment, and two for the whole.
 
     Args:
         memory_bytes: of one replica, for the deployments where it is known.
+        isolates: a replica may load a second copy into a child process, one at a time, to try inputs alone.
     """
     lines = []
     for name in names:
@@ -24,7 +27,10 @@ def sizing_lines(names: list[str], given: Mapping[str, Options], memory_bytes: M
         lines.append(f"  {name}: {count} replica(s), {_cpus(options):g} CPU, {_gpus(options):g} GPU each")
     return [
         *lines,
-        *(f"  at {word}: {_total(names, given, memory_bytes, end)}" for end, word in enumerate(("least", "most"))),
+        *(
+            f"  at {word}: {_total(names, given, memory_bytes, end, isolates)}"
+            for end, word in enumerate(("least", "most"))
+        ),
     ]
 
 
@@ -48,7 +54,9 @@ def machines_with_gpus(shares: list[float]) -> int:
     return whole + len(room)
 
 
-def _total(names: list[str], given: Mapping[str, Options], memory_bytes: Mapping[str, int], end: int) -> str:
+def _total(
+    names: list[str], given: Mapping[str, Options], memory_bytes: Mapping[str, int], end: int, isolates: bool
+) -> str:
     counts = {name: replica_range(given.get(name, {}))[end] for name in names}
     cpus = sum(count * _cpus(given.get(name, {})) for name, count in counts.items())
     shares = [_gpus(given.get(name, {})) for name, count in counts.items() for _ in range(count)]
@@ -61,6 +69,8 @@ def _total(names: list[str], given: Mapping[str, Options], memory_bytes: Mapping
         parts.append("no GPU (1 machine, if it has the CPUs)")
     if memory:
         parts.append(f"{memory / 1e9:.1f} GB in encoders")
+    if memory and isolates:
+        parts.append(f"{2 * memory / 1e9:.1f} GB while each of them tries an input alone")
     return ", ".join(parts)
 
 

@@ -12,15 +12,19 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from cluster.assembly import rebuild_tokenizer
+from cluster.batching.parts import Parts
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
 from cluster.fused import FusedStages, score_here
+from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
+from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
 from cluster.types import Float32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
-from deployments.retries import Carrier, call_again
+from deployments.retries import Carrier, Method, call_again
+from deployments.transport import usable_message_bytes
 
 _DESCRIBE_AGAIN_S = 0.5
 
@@ -70,17 +74,37 @@ async def split(
     )
     encoders = dict(zip(encoders, faster, strict=True))
     own_pooler = Pooler()
-    to_tokenizer = Carrier[TextBatch, TokenBatch](tokenizer, "tokenize", limit_s)
-    to_pooler = Carrier[PoolerBatch, PieceBatch](pooler, "finish", lambda batch: config.limits.timeout_s)
-    to_scorer = Carrier[InteractionBatch, Float32](pooler, "score", lambda batch: config.limits.timeout_s)
+    descriptions = await _of_version(version, tokenizer, "describe")
+    cap_bytes = usable_message_bytes()
+    isolations = Bound(ISOLATIONS, ISOLATIONS_WITHIN_S)
+
+    def oversized(parts: Callable[[int], Parts[Any, Any]]) -> Callable[[Any], bool]:
+        if cap_bytes is None:
+            return lambda batch: False
+        bound = parts(cap_bytes)
+        return lambda batch: bound.size_bytes(batch) > cap_bytes
+
+    most_tokens = max(description.max_tokens for description in descriptions.values())
+    to_tokenizer = Carrier[TextBatch, TokenBatch](
+        tokenizer, "tokenize", limit_s, oversized(lambda cap: text_parts(cap, most_tokens))
+    )
+    to_pooler = Carrier[PoolerBatch, PieceBatch](
+        pooler, "finish", lambda batch: config.limits.timeout_s, oversized(pooler_parts)
+    )
+    to_scorer = Carrier[InteractionBatch, Float32](
+        pooler, "score", lambda batch: config.limits.timeout_s, oversized(scorer_parts)
+    )
     to_encoders = {
         name: Carrier[TokenBatch, VectorBatch](
-            handle, "encode", limit_s, isolate=partial(call_again, handle, "isolate")
+            handle,
+            "encode",
+            limit_s,
+            oversized(partial(token_parts, facts=descriptions[config.encoders[name].model].facts)),
+            isolate=Method[VectorBatch](handle, "isolate"),
+            isolations=isolations,
         )
         for name, handle in encoders.items()
     }
-
-    descriptions = await _of_version(version, tokenizer, "describe")
     short_texts = _ShortTexts(config.batching.ingress_characters)
     if config.batching.ingress_characters:
         files = await _of_version(version, tokenizer, "vocabularies")
@@ -127,6 +151,7 @@ async def split(
         tokens=tokens,
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
+        message_bytes=cap_bytes,
     )
     # Of other processes their own health checks tell.
     return Wiring(descriptions, senders, check_ready, lambda: None, watch.stop)

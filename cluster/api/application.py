@@ -29,6 +29,7 @@ from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
 from cluster.api.rerank import RerankPaths
+from cluster.attempts import CLIENT
 from cluster.calls import EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
 from cluster.pipeline import Pipeline
@@ -194,6 +195,7 @@ def _guarded(
     async def answer(request: Request, context: RequestContext) -> Response:
         try:
             context.key = keys.authenticate(request.headers) if keys is not None else None
+            CLIENT.set(context.key.id if context.key is not None else "")
             return await while_connected(request, lambda connected: handler(connected, context))
         except PoolhouseError as error:
             if error.status >= 500:

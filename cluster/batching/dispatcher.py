@@ -4,7 +4,7 @@ At most ``outstanding`` messages of a lane are in flight; whatever arrives meanw
 what arrives in the same turn of the event loop: requests that one answer has set free go on together. No timers: an idle stage
 gets a request at once and alone, a busy one gets larger messages the busier it is. Work whose caller has gone is
 dropped: while it waits, at once; in a message, with the last caller of that message, or item by item where the stage can be
-told.
+told. Work that is too large for one message becomes several.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from cluster.batching.parts import Parts, at_once
 from cluster.types import Lane
 
 # Below this, a message of its own costs more than it spreads.
@@ -31,6 +32,7 @@ class _Waiting(Generic[Work, Result]):
     work: Work
     items: int
     weight: int
+    size_bytes: int
     lane: Lane
     answer: asyncio.Future[Result]
     message: _Message[Work, Result] | None = None
@@ -59,6 +61,7 @@ class Dispatcher(Generic[Work, Result]):
         replicas: that the stage has; what waits is shared out among those that have no message yet.
         kind: only work of one kind may share a message.
         leave: told of items ``[begin, end)`` of a message on its way that nobody waits for any more, while others of it are.
+        parts: bounds messages by bytes; None is no bound.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Dispatcher(Generic[Work, Result]):
         replicas: Callable[[], int] = lambda: 1,
         kind: Callable[[Work], Hashable] = lambda work: None,
         leave: Callable[[Work, int, int], None] = lambda message, begin, end: None,
+        parts: Parts[Work, Result] | None = None,
     ) -> None:
         self._send = send
         self._join = join
@@ -84,6 +88,7 @@ class Dispatcher(Generic[Work, Result]):
         self._replicas = replicas
         self._kind = kind
         self._leave = leave
+        self._parts = parts
         # In order of arrival; what is abandoned leaves at once from any place, with all that it holds.
         self._waiting: dict[Lane, OrderedDict[_Waiting[Work, Result], None]] = {lane: OrderedDict() for lane in Lane}
         self._in_flight = dict.fromkeys(Lane, 0)
@@ -97,7 +102,7 @@ class Dispatcher(Generic[Work, Result]):
         return sum(self._in_flight.values())
 
     async def submit(self, work: Work, lane: Lane) -> Result:
-        """Send ``work`` with the next message of its lane and return its own part of the result.
+        """Send ``work`` with the next message of its lane, or in several, and return its own part of the result.
 
         When the caller is cancelled, work that was not sent yet is dropped; a message that nobody waits for any more is
         cancelled.
@@ -105,9 +110,19 @@ class Dispatcher(Generic[Work, Result]):
         Raises:
             Whatever ``send`` raises for the message that carried the work.
         """
+        if self._parts is None:
+            return await self._submit(work, 0, lane)
+        size_bytes = self._parts.size_bytes(work)
+        if size_bytes > self._parts.cap_bytes:
+            pieces = self._parts.divide(work)
+            if len(pieces) > 1:
+                return self._parts.merge(await at_once([self.submit(piece, lane) for piece in pieces]))
+        return await self._submit(work, size_bytes, lane)
+
+    async def _submit(self, work: Work, size_bytes: int, lane: Lane) -> Result:
         items, weight = self._weigh(work)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(work, items, weight, lane, answer)
+        waiting = _Waiting(work, items, weight, size_bytes, lane, answer)
         self._waiting[lane][waiting] = None
         self.queued_weight += weight
         if not self._pump_is_due[lane]:
@@ -156,17 +171,20 @@ class Dispatcher(Generic[Work, Result]):
         if idle > 1:
             cap_weight = min(cap_weight, max(_LEAST_SHARE_WEIGHT, -(-self.queued_weight // idle)))
         message: list[_Waiting[Work, Result]] = []
-        items = weight = 0
+        cap_bytes = None if self._parts is None else self._parts.cap_bytes
+        items = weight = size_bytes = 0
         for head in queue:
             if head.answer.done():
                 # Its caller has been cancelled and is about to take it out.
                 continue
             full = items + head.items > self._cap_items or weight + head.weight > cap_weight
+            full = full or (cap_bytes is not None and size_bytes + head.size_bytes > cap_bytes)
             if message and (full or self._kind(head.work) != self._kind(message[0].work)):
                 break
             message.append(head)
             items += head.items
             weight += head.weight
+            size_bytes += head.size_bytes
         for sent in message:
             del queue[sent]
         self.queued_weight -= weight
@@ -185,7 +203,10 @@ class Dispatcher(Generic[Work, Result]):
             return
         try:
             message.joined = self._join([waiting.work for waiting in parts])
-            result = await self._send(message.joined)
+            if self._parts is None:
+                result = await self._send(message.joined)
+            else:
+                result = await self._parts.send(self._send, message.joined)
             begin = 0
             for waiting in parts:
                 end = begin + waiting.items

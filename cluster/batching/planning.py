@@ -144,3 +144,8 @@ def split_by_tokens(lengths: Int64, cap_tokens: int, cap_items: int) -> list[tup
     if begin < len(lengths):
         ranges.append((begin, len(lengths)))
     return ranges
+
+
+def split_by_bytes(sizes: Int64, cap_bytes: int) -> list[tuple[int, int]]:
+    """Cut consecutive items of these bytes into ranges ``[begin, end)`` of at most ``cap_bytes`` (one item at least)."""
+    return split_by_tokens(sizes, cap_bytes, max(1, len(sizes)))

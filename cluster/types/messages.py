@@ -25,12 +25,14 @@ class RequestFacts:
     Attributes:
         deadline_s: when its time is over, by this process's ``time.monotonic``; None is never. The clocks of two machines differ,
             so a message carries the time that is left when it is sent, and its receiver counts from when it arrives.
+        client: id of its API key; empty without one.
     """
 
     request_id: str
     lane: Lane = Lane.INTERACTIVE
     deadline_s: float | None = None
     trace: str | None = None
+    client: str = ""
 
     @property
     def remaining_s(self) -> float | None:
@@ -39,11 +41,12 @@ class RequestFacts:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Carry the time that is left in place of the deadline."""
-        return _arrived, (self.request_id, self.lane, self.remaining_s, self.trace)
+        return _arrived, (self.request_id, self.lane, self.remaining_s, self.trace, self.client)
 
 
-def _arrived(request_id: str, lane: Lane, remaining_s: float | None, trace: str | None) -> RequestFacts:
-    return RequestFacts(request_id, lane, None if remaining_s is None else time.monotonic() + remaining_s, trace)
+def _arrived(request_id: str, lane: Lane, remaining_s: float | None, trace: str | None, client: str) -> RequestFacts:
+    deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
+    return RequestFacts(request_id, lane, deadline_s, trace, client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,28 @@ class VectorBatch:
             encode_s=self.encode_s,
             queue_s=self.queue_s,
             version=self.version,
+        )
+
+    def part(self, begin: int, end: int) -> VectorBatch:
+        """The items ``[begin, end)``, their values a view."""
+        offsets = self.offsets[begin : end + 1]
+        return VectorBatch(
+            fingerprint=self.fingerprint,
+            values=self.values[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+            widths=self.widths[begin:end],
+            errors={item - begin: error for item, error in self.errors.items() if begin <= item < end},
+        )
+
+    @staticmethod
+    def refused(fingerprint: str, error: PoolhouseError) -> VectorBatch:
+        """The answer to a message of one item that has no values."""
+        return VectorBatch(
+            fingerprint=fingerprint,
+            values=np.zeros(0, dtype=np.float32),
+            offsets=offsets_of([0]),
+            widths=np.ones(1, dtype=np.int32),
+            errors={0: error},
         )
 
     @staticmethod

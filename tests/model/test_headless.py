@@ -148,6 +148,21 @@ def test_graph_that_ends_the_process_runs_whole(
     assert (known is not None) is remembered
 
 
+def test_graph_that_ends_the_process_only_once_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As an allocation that failed: the second try ends in another way.
+    path = ALL["bert"](tmp_path / "m.gguf").path
+    dying = tmp_path / "python"
+    mark = tmp_path / "aborted"
+    dying.write_text(f"#!/bin/sh\n[ -e {mark} ] && exit 1\ntouch {mark}\nkill -ABRT $$\n", encoding="utf-8")
+    dying.chmod(0o755)
+    monkeypatch.setattr(module.sys, "executable", str(dying))
+    assert headless_body(path) is None
+    assert mark.exists()
+    assert read_proof(gguf_sha256(path), llama_cpp.__version__) is None
+
+
 def test_cache_that_cannot_be_written_to_means_the_whole_file(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

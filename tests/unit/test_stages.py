@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from cluster.batching.encoder import Encoder
+from cluster.calls import AnswerOptions, EmbedCall, Encoding, RerankCall, Strategy
+from cluster.errors import PoisonousInput
+from cluster.pipeline import Pipeline
+from cluster.quarantine import poisonous
+from cluster.reranking import Reranking
 from cluster.stages import Stages
 from cluster.tokenization import TextBatch, TextOptions
 from cluster.types import Lane, PoolingType, RequestFacts, TokenBatch, VectorBatch
@@ -65,3 +75,82 @@ async def test_a_message_of_refused_items_alone_does_not_change_what_is_known_of
         answer = await stages.encode(MODEL, PoolingType.MEAN, refused, Lane.INTERACTIVE)
         assert list(answer.errors) == [0]
         assert stages.admission.loads["wide"].slots == 2
+
+
+def _watched(stage: Callable[..., Awaitable[Any]], sizes: list[int]) -> Callable[..., Awaitable[Any]]:
+    async def send(*arguments: Any) -> Any:
+        answer = await stage(*arguments)
+        sizes.append(max(len(pickle.dumps(arguments[-1])), len(pickle.dumps(answer))))
+        return answer
+
+    return send
+
+
+async def _asked(pipeline: Pipeline, encoding: Encoding, pooling: PoolingType) -> tuple[list[bytes], list[float]]:
+    inputs = [f"word{number} " * (number % 60 + 1) for number in range(80)]
+    call = EmbedCall(inputs, pooling=pooling, options=AnswerOptions(encoding=encoding))  # type: ignore[arg-type]
+    embedded, *ranked = await asyncio.gather(
+        pipeline.embed(call, "request"),
+        *(
+            Reranking(pipeline.stages).rerank(RerankCall(["word3 word4"], inputs, strategy=strategy), "request")
+            for strategy in Strategy
+        ),
+    )
+    return embedded.pieces, [score for answer in ranked for score in answer.scores.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pooling"),
+    [(Encoding.JSON, PoolingType.NONE), (Encoding.RAW, PoolingType.NONE), (Encoding.JSON, PoolingType.MEAN)],
+)
+async def test_no_stage_is_sent_or_answers_more_than_a_message_may_weigh_and_answers_are_the_same(
+    encoding: Encoding, pooling: PoolingType
+) -> None:
+    cap_bytes = 72_000
+    sizes: dict[str, list[int]] = {stage: [] for stage in ("tokenize", "encode", "finish", "score")}
+    with local_pipeline(fake_config()) as whole:
+        senders = whole.pipeline.stages.senders
+        watched = {stage: _watched(getattr(senders, stage), sizes[stage]) for stage in sizes}
+        expected = await _asked(whole.pipeline, encoding, pooling)
+        bounded = replace(senders, message_bytes=cap_bytes, **watched)
+        assert (
+            await _asked(Pipeline(whole.pipeline.config, whole.pipeline.descriptions, bounded), encoding, pooling)
+            == expected
+        )
+    # An eighth of the transport's limit is kept for what is around a message's content.
+    assert all(seen and max(seen) <= cap_bytes * 8 / 7 for seen in sizes.values()), {
+        stage: max(seen, default=0) for stage, seen in sizes.items()
+    }
+    if pooling is PoolingType.NONE:
+        assert len(sizes["finish"]) > 2
+
+
+async def test_work_that_waits_while_an_equal_text_is_found_deadly_does_not_reach_an_encoder() -> None:
+    free = asyncio.Event()
+    sent: asyncio.Queue[TokenBatch] = asyncio.Queue()
+
+    async def encode(name: str, batch: TokenBatch) -> VectorBatch:
+        await sent.put(batch)
+        await free.wait()
+        answer = await asyncio.wrap_future(local.encoders[name].submit(batch))
+        answer.errors.update({item: poisonous() for item in range(len(batch)) if batch.ids(item)[0] == 13})
+        return answer
+
+    async def ask(stages: Stages, token_id: int) -> VectorBatch:
+        texts = TextBatch(MODEL, [[token_id, 5]], [0], [TextOptions(PoolingType.MEAN)], [RequestFacts("r")])
+        tokens = await stages.tokenize(texts, Lane.INTERACTIVE)
+        return await stages.encode(MODEL, PoolingType.MEAN, tokens, Lane.INTERACTIVE)
+
+    batching = {"outstanding": 1, "deduplicate": False}
+    with local_pipeline(fake_config(batching=batching), encode=encode) as local:
+        stages = local.pipeline.stages
+        first = asyncio.create_task(ask(stages, 13))
+        await sent.get()
+        waiting = [asyncio.create_task(ask(stages, token_id)) for token_id in (13, 7)]
+        while stages.queued_tokens["wide"] < 4:  # noqa: ASYNC110  # there is no event for it
+            await asyncio.sleep(0)
+        free.set()
+        assert isinstance((await first).errors[0], PoisonousInput)
+        answers = [await answer for answer in waiting]
+        assert [list(answer.errors) for answer in answers] == [[0], []]
+        assert list((await sent.get()).errors) == [0]

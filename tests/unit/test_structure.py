@@ -10,8 +10,10 @@ ORDER = (
     ("cli", "client", "evaluation", "benchmark", "batch"),
     ("api",),
     ("pipeline", "isolation", "fused", "reranking"),
+    ("isolated",),
     ("assembly", "stages"),
-    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "attempts"),
+    ("message_sizes",),
+    ("pooler", "routing", "tokenization", "batching", "admission", "quarantine", "attempts"),
     ("pairs",),
     ("engine",),
     ("pooling", "rerank"),
@@ -23,6 +25,7 @@ ORDER = (
     ("item_errors",),
     ("telemetry",),
     ("errors",),
+    ("failures",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted((ROOT / "cluster").rglob("*.py"))

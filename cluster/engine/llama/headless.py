@@ -12,6 +12,7 @@ from pathlib import Path
 import llama_cpp
 
 from cluster.errors import ModelLoadError
+from cluster.failures import cause_of_exit
 from cluster.models.body import BodyProof, body_path, derive_body, read_proof, remember_proof
 from cluster.models.cache import lock
 from cluster.models.fingerprint import gguf_sha256
@@ -20,8 +21,6 @@ from cluster.models.token_table import TokenTable
 logger = logging.getLogger("poolhouse")
 
 _PROOF_TIMEOUT_S = 1800.0
-# How a process ends that llama.cpp ended itself; other signals (out of memory, a stop) say nothing of the body.
-_NATIVE_FAULTS = (-6, -8, -11)
 
 
 def headless_body(original: Path) -> tuple[Path, TokenTable] | None:
@@ -68,17 +67,22 @@ def _prove(original: Path, body: Path) -> tuple[BodyProof, bool]:
     # Packages that a caller put on its path at run time must be found by the child too.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     command = [sys.executable, "-m", "cluster.engine.llama.proof", str(original), str(body)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=_PROOF_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        return _refuted(f"the proof of its body took longer than {_PROOF_TIMEOUT_S:g} s"), False
-    if done.returncode == 0:
-        return BodyProof(**json.loads(done.stdout.splitlines()[-1])), True
-    said = done.stderr.strip().splitlines()
-    reason = f"the proof of its body ended with status {done.returncode}: {said[-1] if said else 'no reason given'}"
-    return _refuted(reason), done.returncode in _NATIVE_FAULTS
+    reason = ""
+    # A failed allocation aborts, too: only what happens twice is the body's.
+    for _ in range(2):
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=environment, timeout=_PROOF_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            return _refuted(f"the proof of its body took longer than {_PROOF_TIMEOUT_S:g} s"), False
+        if done.returncode == 0:
+            return BodyProof(**json.loads(done.stdout.splitlines()[-1])), True
+        said = done.stderr.strip().splitlines()
+        reason = f"the proof of its body ended with status {done.returncode}: {said[-1] if said else 'no reason given'}"
+        if not cause_of_exit(done.returncode).lies_in_the_input:
+            return _refuted(reason), False
+    return _refuted(reason), True
 
 
 def _refuted(reason: str) -> BodyProof:

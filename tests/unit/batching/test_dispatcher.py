@@ -5,9 +5,11 @@ import gc
 import weakref
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from cluster.batching.dispatcher import Dispatcher
+from cluster.batching.parts import Parts
 from cluster.errors import EngineError
 from cluster.types import Lane
 
@@ -15,7 +17,14 @@ from cluster.types import Lane
 class _Stage:
     """A stage that answers each word in capitals, one message at a time for each ``release``."""
 
-    def __init__(self, outstanding: int = 1, cap_items: int = 100, cap_weight: int = 1_000, replicas: int = 1) -> None:
+    def __init__(
+        self,
+        outstanding: int = 1,
+        cap_items: int = 100,
+        cap_weight: int = 1_000,
+        replicas: int = 1,
+        cap_bytes: int | None = None,
+    ) -> None:
         self.messages: list[list[str]] = []
         self.arrived: asyncio.Queue[list[str]] = asyncio.Queue()
         self._gate = asyncio.Semaphore(0)
@@ -29,6 +38,7 @@ class _Stage:
             cap_items=cap_items,
             cap_weight=lambda: cap_weight,
             replicas=lambda: replicas,
+            parts=None if cap_bytes is None else _parts(cap_bytes),
         )
 
     async def _answer(self, words: list[str]) -> list[str]:
@@ -45,6 +55,17 @@ class _Stage:
 
     def submit(self, *words: str, lane: Lane = Lane.INTERACTIVE) -> asyncio.Task[list[str]]:
         return asyncio.create_task(self.dispatcher.submit(list(words), lane))
+
+
+def _parts(cap_bytes: int) -> Parts[list[str], list[str]]:
+    """A byte for each letter, and one for each message."""
+    return Parts(
+        cap_bytes,
+        lambda words: np.asarray([len(word) for word in words], dtype=np.int64),
+        lambda words: 1,
+        lambda words, begin, end: words[begin:end],
+        _join,
+    )
 
 
 def _join(works: Sequence[list[str]]) -> list[str]:
@@ -161,3 +182,34 @@ async def test_an_answer_goes_with_its_last_user_and_not_with_the_garbage_collec
         assert [reference() for reference in gone] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_work_that_is_too_large_for_one_message_becomes_several_and_one_answer() -> None:
+    stage = _Stage(outstanding=9, cap_bytes=8)
+    answer = stage.submit("one", "two", "three", "tremendous", "four", "a")
+    stage.release(9)
+    assert await answer == ["ONE", "TWO", "THREE", "TREMENDOUS", "FOUR", "A"]
+    assert stage.messages == [["one", "two"], ["three"], ["tremendous"], ["four", "a"]]
+
+
+async def test_what_coalesces_stays_below_the_bytes_of_a_message() -> None:
+    stage = _Stage(outstanding=9, cap_bytes=8)
+    answers = [stage.submit(word) for word in ("one", "two", "three", "a")]
+    stage.release(9)
+    assert [await answer for answer in answers] == [["ONE"], ["TWO"], ["THREE"], ["A"]]
+    assert stage.messages == [["one", "two"], ["three", "a"]]
+
+
+async def test_a_caller_that_leaves_takes_all_parts_of_its_work_along() -> None:
+    stage = _Stage(outstanding=1, cap_bytes=8)
+    first = stage.submit("one")
+    await stage.arrived.get()
+    large = stage.submit("two", "three", "four")
+    await asyncio.sleep(0)
+    large.cancel()
+    await asyncio.gather(large, return_exceptions=True)
+    stage.release(9)
+    assert await first == ["ONE"]
+    assert await stage.submit("five") == ["FIVE"]
+    assert stage.messages == [["one"], ["five"]]
+    assert stage.dispatcher.queued_weight == 0

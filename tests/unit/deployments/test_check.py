@@ -51,6 +51,13 @@ class TestGood:
         assert " MB for each replica" in plan
         assert "5 routes: m/none, m/mean, m/cls, m/last, m/weighted" in plan
 
+    def test_a_split_encoder_may_load_its_model_twice_and_a_fused_one_may_not(
+        self, tmp_path: Path, model: Path
+    ) -> None:
+        plans = ["\n".join(_check(tmp_path, _args(model, wiring=wiring)).plan) for wiring in ("split", "fused")]
+        assert ["as much again" in plan for plan in plans] == [True, False]
+        assert ["while each of them tries an input alone" in plan for plan in plans] == [True, False]
+
     def test_larger_contexts_and_micro_batches_take_more_memory(self, tmp_path: Path, model: Path) -> None:
         def megabytes(**encoder: Any) -> int:
             [line] = [line for line in _check(tmp_path, _args(model, encoder)).plan if "encoder e" in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import yaml
 
 from cluster.config import parse_config
 from cluster.engine.fake import fake_facts
-from deployments.contradictions import GRPC_LIMIT, contradictions
+from deployments.contradictions import contradictions
 from deployments.sizing import machines_with_gpus, sizing_lines
+from deployments.transport import GRPC_LIMIT
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 PROD: dict[str, Any] = yaml.safe_load((CONFIGS / "prod.yaml").read_text(encoding="utf-8"))
@@ -21,18 +23,21 @@ PROD: dict[str, Any] = yaml.safe_load((CONFIGS / "prod.yaml").read_text(encoding
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]], object]
 
 
-def faults(change: Change = lambda document, args, given: None, folder: Path = CONFIGS) -> list[str]:
+def faults(
+    change: Change = lambda document, args, given: None, folder: Path = CONFIGS, dimensions: int = 16
+) -> list[str]:
     document = copy.deepcopy(PROD)
     args = document["applications"][0]["args"]
     given = {each["name"]: each for each in document["applications"][0]["deployments"]}
     change(document, args, given)
-    facts = dict.fromkeys(args["models"], fake_facts())
+    facts = dict.fromkeys(args["models"], replace(fake_facts(), dimensions=dimensions))
     return contradictions(document, parse_config(args), given, facts, folder)
 
 
 @pytest.fixture(autouse=True)
 def no_limit_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(GRPC_LIMIT, raising=False)
+    for name in (GRPC_LIMIT, "RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_production_configuration_has_none() -> None:
@@ -115,6 +120,23 @@ def test_the_environment_s_limit_goes_before_the_file_s(monkeypatch: pytest.Monk
     assert len(faults()) == 1
 
 
+def test_where_nothing_sets_the_transport_s_limit_it_is_ray_s_default(tmp_path: Path) -> None:
+    (fault,) = faults(folder=tmp_path, dimensions=1_024)
+    assert "encoders.tokens" in fault
+    assert str(4 * 1024 * 1024) in fault
+    assert faults(folder=tmp_path, dimensions=64) == []
+
+
+@pytest.mark.parametrize("variable", ["RAY_SERVE_USE_GRPC_BY_DEFAULT", "RAY_SERVE_THROUGHPUT_OPTIMIZED"])
+def test_messages_that_do_not_go_by_grpc_have_no_limit(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "serve.env").write_text(f"{variable}=0\n", encoding="utf-8")
+    assert faults(folder=tmp_path, dimensions=1_024) == []
+
+
+def test_one_process_sends_itself_no_messages(tmp_path: Path) -> None:
+    assert faults(lambda document, args, given: args.update(wiring="fused"), tmp_path, dimensions=1_024) == []
+
+
 @pytest.mark.parametrize(
     ("shares", "machines"), [([], 0), ([0.5, 0.5, 0.25, 0.25], 2), ([0.25] * 4 + [0.5] * 2, 2), ([1.0, 2.0, 0.5], 4)]
 )
@@ -128,3 +150,9 @@ def test_the_plan_adds_up_replicas_processors_and_gpus() -> None:
     assert lines[-2].startswith("  at least: 10 replicas, 10 CPUs, 1.5 GPUs (2 machine")
     assert "6.0 GB" in lines[-2]
     assert lines[-1].startswith("  at most: 40 replicas, 40 CPUs, 7 GPUs (7 machine")
+
+
+def test_the_plan_has_room_for_the_second_copy_of_a_model_that_tries_inputs_alone() -> None:
+    given = {each["name"]: each for each in PROD["applications"][0]["deployments"]}
+    lines = sizing_lines(list(given), given, {"Encoder-vectors": 3_000_000_000}, isolates=True)
+    assert "6.0 GB in encoders, 12.0 GB while each of them tries an input alone" in lines[-2]

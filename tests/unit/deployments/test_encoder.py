@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.errors import ReplicaLost
+from cluster.quarantine import Bound
 from cluster.types import TokenBatch, VectorBatch, offsets_of
 from deployments import encoder
 from deployments.encoder import Encoder
@@ -30,6 +32,7 @@ BATCH = TokenBatch(
 def deployment() -> Encoder:
     made = Encoder.__new__(Encoder)
     made._args, made._name, made._isolating = {}, "e", asyncio.Lock()
+    made._isolations = Bound(2, 600.0)
     return made
 
 
@@ -66,3 +69,13 @@ async def test_isolation_whose_caller_has_gone_ends_before_the_next_one_begins(
     with suppress(asyncio.CancelledError):
         await second
     assert most == 1
+
+
+async def test_isolations_at_a_replica_are_bounded(deployment: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = VectorBatch("f", np.zeros(0, dtype=np.float32), offsets_of([]), np.zeros(0, dtype=np.int32))
+    monkeypatch.setattr(encoder, "encode_isolated", lambda *arguments: answer)
+    assert await deployment.isolate(BATCH) is answer
+    assert await deployment.isolate(BATCH) is answer
+    with pytest.raises(ReplicaLost) as caught:
+        await deployment.isolate(BATCH)
+    assert caught.value.extra["retry_after_s"]
