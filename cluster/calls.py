@@ -24,7 +24,7 @@ class Encoding(enum.StrEnum):
 
 
 class OutputType(enum.StrEnum):
-    """Type of an item's numbers; binary kinds pack eight dimensions in a byte, MSB first, bit = 1 where x ≥ 0."""
+    """Type of an item's numbers; binary kinds pack eight dimensions in a byte, MSB first, bit = 1 where x > 0."""
 
     FLOAT = "float"
     INT8 = "int8"
