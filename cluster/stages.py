@@ -170,15 +170,13 @@ class Stages:
 
     async def _spread(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
-        started_s = time.monotonic()
         attributes = {"poolhouse.model": model, "poolhouse.pooling": pooling.value, "poolhouse.items": len(tokens)}
         with TRACING.span("encode", tokens.requests[0].trace, attributes) as trace:
             if TRACING.on:
                 tokens.requests = [replace(request, trace=trace) for request in tokens.requests]
             vectors = await self._encode(model, pooling, tokens, lane)
-        queue_s = max(0.0, time.monotonic() - started_s - vectors.encode_s)
         cut_items = int(np.count_nonzero(tokens.cut_tokens))
-        count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items, queue_s)
+        count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items)
         return vectors
 
     async def _encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:

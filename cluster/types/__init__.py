@@ -2,6 +2,7 @@
 
 from cluster.types.kinds import (
     Float32,
+    Float64,
     Int32,
     Int64,
     Lane,
@@ -12,7 +13,6 @@ from cluster.types.kinds import (
     pooling_of,
 )
 from cluster.types.messages import (
-    MESSAGE_VERSION,
     Backlog,
     ReplicaReport,
     RequestFacts,
@@ -20,16 +20,18 @@ from cluster.types.messages import (
     VectorBatch,
     offsets_of,
 )
+from cluster.types.provenance import Provenance
 
 __all__ = [
-    "MESSAGE_VERSION",
     "Backlog",
     "Float32",
+    "Float64",
     "Int32",
     "Int64",
     "Lane",
     "ModelFacts",
     "PoolingType",
+    "Provenance",
     "ReplicaReport",
     "RequestFacts",
     "ScoreType",

@@ -11,7 +11,7 @@ ORDER = (
     ("api",),
     ("pipeline", "isolation", "fused", "reranking"),
     ("assembly", "stages"),
-    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "attempts"),
+    ("pooler", "routing", "tokenization", "batching", "admission", "poisons", "attempts", "timings", "golden"),
     ("pairs",),
     ("engine",),
     ("pooling", "rerank"),

@@ -27,6 +27,7 @@ STABLE = {
     "poolhouse_retries": {"stage"},
     "poolhouse_pending_tokens": {"encoder"},
     "poolhouse_encode_seconds": set(),
+    "poolhouse_golden_mismatches": {"encoder"},
     "poolhouse_batch_fill_ratio": set(),
 }
 
