@@ -16,16 +16,16 @@ from cluster.batching.planning import MicroBatchSizes
 from cluster.config import EncoderConfig, PoolhouseConfig
 from cluster.engine import Engine, Vocabulary, load_engine, load_vocabulary
 from cluster.engine.fake import fake_facts
-from cluster.errors import ModelLoadError
+from cluster.errors import ModelLoadError, PoolhouseError
 from cluster.golden import check_golden
 from cluster.models import resolve
 from cluster.models.fingerprint import fingerprint, gguf_sha256
 from cluster.models.inspect import inspect_gguf, weight_types
 from cluster.models.vocabulary_file import vocabulary_of
+from cluster.pairs import Pair
 from cluster.routing import encoder_pooling_types
-from cluster.stages import ModelDescription
 from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
-from cluster.types import ModelFacts, PoolingType, RequestFacts
+from cluster.types import ModelDescription, ModelFacts, PoolingType, RequestFacts
 
 logger = logging.getLogger("poolhouse")
 
@@ -99,9 +99,23 @@ def _tokenized(
 def describe(tokenizer: Tokenizer) -> dict[str, ModelDescription]:
     """Return what the ingress needs to know of each model."""
     return {
-        name: ModelDescription(model.facts, model.fingerprint, model.max_tokens)
+        name: ModelDescription(
+            model.facts,
+            model.fingerprint,
+            model.max_tokens,
+            special_tokens=len(model.vocabulary.prefix) + len(model.suffix),
+            pair_tokens=_pair_tokens(model),
+        )
         for name, model in tokenizer.models.items()
     }
+
+
+def _pair_tokens(model: TokenizedModel) -> int:
+    try:
+        return len(model.pair_format.begin(Pair("")).end("").ids)
+    except PoolhouseError:
+        # Not even an empty pair has room: no pair will be encoded.
+        return 0
 
 
 def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
