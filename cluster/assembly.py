@@ -152,13 +152,18 @@ def _micro_batch_sizes(
         cost_s = encoder.fake_seconds_per_token
         tokens = min(encoder.most_micro_batch_tokens, engine.max_micro_batch_tokens)
         return MicroBatchSizes(((tokens, engine.slots / cost_s if cost_s else 0.0),))
-    key = (
-        f"{gguf_sha256(path)} {engine.build} [{engine.device}] cpus={os.cpu_count()} gpu_layers={encoder.gpu_layers} "
+    only_scores = set(pooling_types) == {PoolingType.RANK}
+    key = f"{speed_key(gguf_sha256(path), encoder, engine)} scores={only_scores}"
+    return calibrated_sizes(engine, key, scores=only_scores, on_cpu=encoder.gpu_layers == 0)
+
+
+def speed_key(sha256: str, encoder: EncoderConfig, engine: Engine) -> str:
+    """Name all that an engine's speed depends on: machines of several kinds may share one cache directory."""
+    return (
+        f"{sha256} {engine.build} [{engine.device}] cpus={os.cpu_count()} gpu_layers={encoder.gpu_layers} "
         f"flash_attention={encoder.flash_attention} headless={encoder.headless} threads={engine.threads} "
         f"slots={engine.slots} most={engine.max_micro_batch_tokens}"
     )
-    only_scores = set(pooling_types) == {PoolingType.RANK}
-    return calibrated_sizes(engine, f"{key} scores={only_scores}", scores=only_scores, on_cpu=encoder.gpu_layers == 0)
 
 
 def self_test(tokenizer: Tokenizer, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:
