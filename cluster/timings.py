@@ -7,7 +7,7 @@ calls at once count once, and of a call that other requests share all of it coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,8 +29,14 @@ def timings(whole: Span, tokenized: Span, engine: Sequence[Float64], pooled: Seq
         pooled: pooling, scoring and printing.
     """
     behind = (tokenized[1], whole[1])
-    encode_s = covered_s(engine, behind)
-    encoded_or_pooled_s = covered_s([*engine, np.asarray(pooled, dtype=np.float64).reshape(-1, 2)], behind)
+    # Many items share a call; as complex numbers, pairs are sorted at once.
+    calls = [
+        (call.real, call.imag)
+        for spans in engine
+        for call in np.unique(np.ascontiguousarray(spans).view(np.complex128)).tolist()
+    ]
+    encode_s = covered_s(calls, behind)
+    encoded_or_pooled_s = covered_s([*calls, *pooled], behind)
     total_s, tokenize_s = whole[1] - whole[0], tokenized[1] - tokenized[0]
     return {
         "tokenize": tokenize_s,
@@ -41,16 +47,17 @@ def timings(whole: Span, tokenized: Span, engine: Sequence[Float64], pooled: Seq
     }
 
 
-def covered_s(spans: Sequence[Float64], within: Span) -> float:
-    """Return how many seconds of ``within`` at least one of float64 ``[n, 2]`` spans covers; NaN covers nothing."""
-    table = np.concatenate([np.zeros((0, 2)), *spans])
-    table = np.clip(table[~np.isnan(table).any(axis=1)], *within)
-    if not len(table):
-        return 0.0
-    table = table[np.argsort(table[:, 0])]
-    begins, ends = table[:, 0], np.maximum.accumulate(table[:, 1])
-    gaps = np.maximum(begins[1:] - ends[:-1], 0.0)
-    return max(0.0, float(ends[-1] - begins[0] - gaps.sum()))
+def covered_s(spans: Iterable[Span], within: Span) -> float:
+    """Return how many seconds of ``within`` at least one of the spans covers; NaN covers nothing."""
+    begin_s, end_s = within
+    covered = 0.0
+    for begin, end in sorted(span for span in spans if span[0] < end_s and span[1] > begin_s):
+        # What an earlier span has covered counts no more.
+        begin_s = max(begin_s, begin)
+        if end > begin_s:
+            covered += min(end, end_s) - begin_s
+            begin_s = min(end, end_s)
+    return covered
 
 
 def count_queue(model: str, pooling: PoolingType, timings_s: dict[str, float]) -> None:

@@ -190,11 +190,12 @@ class Reuse:
         for source, places in ((result, list(own.values())), (retried, [[item] for item in again])):
             if source is None:
                 continue
-            for index, items in enumerate(places):
+            origins = zip(source.provenance.spans.tolist(), source.provenance.build_names(), strict=True)
+            for index, (items, (span, build)) in enumerate(zip(places, origins, strict=True)):
                 if index in source.errors:
                     errors.update(dict.fromkeys(items, source.errors[index]))
                 else:
-                    rows.update(dict.fromkeys(items, _found(source, index)))
+                    rows.update(dict.fromkeys(items, _Found(source.rows(index), span, build)))
         found = [rows.get(item, _NOTHING) for item in range(len(tokens))]
         parts = [each.rows for each in found]
         sources = [source for source in (result, retried) if source is not None]

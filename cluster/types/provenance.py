@@ -50,12 +50,18 @@ class Provenance:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Carry ages in place of times."""
-        return _arrived, (time.monotonic() - self.spans, self.build, self.builds)
+        # Bytes are pickled in a tenth of the time that small arrays take.
+        return _arrived, ((time.monotonic() - self.spans).tobytes(), self.build.tobytes(), self.builds)
 
     @property
     def used_builds(self) -> tuple[str, ...]:
         """The builds that have computed any of the items, in the order of their names."""
         return tuple(sorted({self.builds[index] for index in np.unique(self.build).tolist() if index >= 0}))
+
+    def build_names(self) -> list[str]:
+        """The build of each item, as ``build_of``."""
+        names = [*self.builds, ""]
+        return [names[index] for index in self.build.tolist()]
 
     def build_of(self, item: int) -> str:
         """The build that has computed one item; empty where none has."""
@@ -80,8 +86,9 @@ class Provenance:
         )
 
 
-def _arrived(ages_s: Float64, build: Int32, builds: tuple[str, ...]) -> Provenance:
-    return Provenance(time.monotonic() - ages_s, build, builds)
+def _arrived(ages_s: bytes, build: bytes, builds: tuple[str, ...]) -> Provenance:
+    spans = time.monotonic() - np.frombuffer(ages_s, dtype=np.float64).reshape(-1, 2)
+    return Provenance(spans, np.frombuffer(build, dtype=np.int32), builds)
 
 
 UNKNOWN = Provenance.unknown(0)

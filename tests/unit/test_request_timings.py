@@ -153,6 +153,29 @@ async def test_the_time_of_former_attempts_is_part_of_the_whole() -> None:
     assert float(parts["queue"]) >= 150
 
 
+@pytest.mark.parametrize("wiring", ["fused", "split"])
+async def test_all_builds_that_answered_a_request_are_named(wiring: str) -> None:
+    encoder = {"model": "fake", "engine": "fake"}
+    config = fake_config(
+        encoders={"one": encoder, "two": encoder, "narrow": {"model": "short", "engine": "fake"}},
+        batching={"message_tokens": 64, "cache_bytes": 1_000_000},
+    )
+    texts = [f"text {number}" for number in range(100)]
+    with _application(config, wiring) as local:
+        for name in ("one", "two"):
+            local.encoders[name].engine.build = f"library {name}"
+        async with http_client(local) as client:
+            for _ in range(2):
+                # The second time, all comes from the cache.
+                answer = await client.post("/v1/embeddings", json={"input": texts})
+                assert answer.headers["x-poolhouse-build"] == "library one, library two"
+            alone = await client.post("/v1/embeddings", json={"input": "a text"})
+            assert alone.headers["x-poolhouse-build"] in ("library one", "library two")
+            body = {"query": "q", "documents": texts, "strategy": "late_interaction"}
+            ranked = await client.post("/v1/rerank", json=body)
+            assert ranked.headers["x-poolhouse-build"] == "library one, library two"
+
+
 async def test_each_request_that_is_answered_is_counted_once_with_what_it_waited() -> None:
     def count(pooling: str) -> float:
         labels = {"model": "fake", "pooling": pooling}

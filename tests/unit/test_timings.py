@@ -26,8 +26,7 @@ def _spans(*spans: tuple[float, float]) -> np.ndarray:
     ],
 )
 def test_time_is_covered_once_and_only_within_the_limits(spans: list[tuple[float, float]], expected_s: float) -> None:
-    assert covered_s([_spans(*spans)], (0.0, 10.0)) == pytest.approx(expected_s)
-    assert covered_s([_spans(span) for span in spans], (0.0, 10.0)) == pytest.approx(expected_s)
+    assert covered_s(spans, (0.0, 10.0)) == pytest.approx(expected_s)
 
 
 def test_a_request_on_four_slots_was_encoded_for_as_long_as_any_of_them_worked() -> None:
