@@ -116,7 +116,6 @@ async def test_one_request_on_four_slots_is_encoded_no_longer_than_it_takes(wiri
             answer = await client.post("/v1/embeddings", json={"input": texts})
     parts = checked_parts_ms(answer.headers)
     assert float(parts["encode"]) >= engine_s / 4 * 1e3
-    assert parts["encode"] >= parts["total"] / 2
 
 
 async def test_a_request_behind_another_waits_for_as_long_as_that_takes() -> None:
