@@ -2,7 +2,8 @@
 
 Each encoder's backlog is counted in tokens: everything admitted and not yet encoded, at this ingress and, as the encoders
 report it, at the others. Backlog ÷ measured tokens per second is the wait of whoever comes next. Until the tokenizer has
-counted a request's tokens they are estimated from its characters, by the ratio that the model's earlier texts had.
+counted a request's tokens, they are estimated: token ids are as many as they are, and characters become tokens by the ratio
+that the model's earlier texts had.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, Overloaded
-from cluster.types import Lane, VectorBatch
+from cluster.types import Int64, Lane, VectorBatch
 
 # The part of a deadline that may be planned with; the rest absorbs what the estimate gets wrong, since work that was let in
 # and comes too late has cost an encoder its time for nothing.
@@ -35,6 +38,8 @@ _LEAST_MESSAGE_TOKENS = 512
 
 _CHARACTERS_PER_TOKEN = 4.0
 _STARTING_RETRY_S = 2.0
+
+_ANY_NUMBER = 2**62
 
 
 @dataclass(slots=True)
@@ -98,12 +103,24 @@ class Admission:
             return self._message_tokens
         return min(self._message_tokens, max(_LEAST_MESSAGE_TOKENS, int(_MESSAGE_S * tokens_per_s)))
 
-    def estimate_tokens(self, model: str, characters: int) -> int:
-        """Tokens that so many characters of text will probably be."""
-        return math.ceil(characters / self._characters_per_token[model])
+    def estimate_tokens(
+        self, model: str, characters: int | Int64, tokens: int | Int64 = 0, most_tokens: int | Int64 = _ANY_NUMBER
+    ) -> int:
+        """Return how many tokens will probably be encoded; arrays, int64 ``[n]``, have one entry for each item.
+
+        Args:
+            characters: of the texts, the prompts' with them.
+            tokens: what is known exactly: ids that the client sent, special tokens.
+            most_tokens: what truncation leaves of an item.
+        """
+        estimate = np.minimum(tokens + np.asarray(characters) / self._characters_per_token[model], most_tokens)
+        return math.ceil(float(estimate.sum()))
 
     def learn_ratio(self, model: str, characters: int, tokens: int) -> None:
-        """Note how many tokens a text had; the estimate follows slowly, and faster for long texts."""
+        """Note how many tokens a text alone had, uncut and without special tokens.
+
+        The estimate follows slowly, and faster for long texts.
+        """
         if characters and tokens:
             step = min(0.2, tokens / 5_000)
             ratio = min(max(characters / tokens, 0.5), 16.0)

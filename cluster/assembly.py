@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Collection, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +16,16 @@ from cluster.batching.planning import MicroBatchSizes
 from cluster.config import EncoderConfig, PoolhouseConfig
 from cluster.engine import Engine, Vocabulary, load_engine, load_vocabulary
 from cluster.engine.fake import fake_facts
-from cluster.errors import ModelLoadError
+from cluster.errors import ModelLoadError, PoolhouseError
+from cluster.golden import check_golden
 from cluster.models import resolve
 from cluster.models.fingerprint import fingerprint, gguf_sha256
-from cluster.models.inspect import inspect_gguf
+from cluster.models.inspect import inspect_gguf, weight_types
 from cluster.models.vocabulary_file import vocabulary_of
+from cluster.pairs import Pair
 from cluster.routing import encoder_pooling_types
-from cluster.stages import ModelDescription
 from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
-from cluster.types import ModelFacts, PoolingType, RequestFacts
+from cluster.types import ModelDescription, ModelFacts, PoolingType, RequestFacts
 
 logger = logging.getLogger("poolhouse")
 
@@ -36,10 +35,12 @@ KNOWN_TEXT = "The capital of China is Beijing."
 def load_facts(config: PoolhouseConfig, model: str) -> tuple[Path | None, ModelFacts, str]:
     """Return a model's file (None for the fake engine), its facts and its fingerprint."""
     model_config = config.models[model]
-    if _engine_of(config, model) == "fake":
-        return None, fake_facts(), fingerprint("fake", model_config)
+    engine = _engine_of(config, model)
+    if engine == "fake":
+        return None, fake_facts(), fingerprint("fake", model_config, engine=engine)
     path = resolve(model_config)
-    return path, inspect_gguf(path).facts(), fingerprint(gguf_sha256(path), model_config)
+    mark = fingerprint(gguf_sha256(path), model_config, weights=weight_types(path), engine=engine)
+    return path, inspect_gguf(path).facts(), mark
 
 
 def load_tokenizer(config: PoolhouseConfig, names: Collection[str] | None = None) -> Tokenizer:
@@ -98,9 +99,23 @@ def _tokenized(
 def describe(tokenizer: Tokenizer) -> dict[str, ModelDescription]:
     """Return what the ingress needs to know of each model."""
     return {
-        name: ModelDescription(model.facts, model.fingerprint, model.max_tokens)
+        name: ModelDescription(
+            model.facts,
+            model.fingerprint,
+            model.max_tokens,
+            special_tokens=len(model.vocabulary.prefix) + len(model.suffix),
+            pair_tokens=_pair_tokens(model),
+        )
         for name, model in tokenizer.models.items()
     }
+
+
+def _pair_tokens(model: TokenizedModel) -> int:
+    try:
+        return len(model.pair_format.begin(Pair("")).end("").ids)
+    except PoolhouseError:
+        # Not even an empty pair has room: no pair will be encoded.
+        return 0
 
 
 def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
@@ -119,7 +134,12 @@ def load_encoder(config: PoolhouseConfig, name: str) -> Encoder:
     engine = load_engine(encoder_config, path, facts, pooling_types, token_types=token_types)
     sizes = _micro_batch_sizes(encoder_config, engine, path, pooling_types)
     encoder = Encoder(engine, mark, sizes, config.batching.shares, encoder_config.thread_nice)
-    self_test(config, encoder_config.model, encoder, pooling_types)
+    tokenizer = load_tokenizer(config, [encoder_config.model])
+    self_test(tokenizer, encoder_config.model, encoder, pooling_types)
+    if path is not None:
+        # The fake engine's numbers are made up: nothing is stored that could go stale.
+        check_golden(name, encoder, tokenizer, encoder_config.model, pooling_types)
+    tokenizer.models[encoder_config.model].vocabulary.close()
     return encoder
 
 
@@ -132,22 +152,26 @@ def _micro_batch_sizes(
         cost_s = encoder.fake_seconds_per_token
         tokens = min(encoder.most_micro_batch_tokens, engine.max_micro_batch_tokens)
         return MicroBatchSizes(((tokens, engine.slots / cost_s if cost_s else 0.0),))
-    device = f"{platform.machine()}-{os.cpu_count()}-{encoder.gpu_layers}-{encoder.flash_attention}-{encoder.headless}"
-    key = (
-        f"{gguf_sha256(path)} {device} threads={engine.threads} slots={engine.slots} "
-        f"most={engine.max_micro_batch_tokens} llama-cpp-python={version('llama-cpp-python')}"
-    )
     only_scores = set(pooling_types) == {PoolingType.RANK}
-    return calibrated_sizes(engine, f"{key} scores={only_scores}", scores=only_scores, on_cpu=encoder.gpu_layers == 0)
+    key = f"{speed_key(gguf_sha256(path), encoder, engine)} scores={only_scores}"
+    return calibrated_sizes(engine, key, scores=only_scores, on_cpu=encoder.gpu_layers == 0)
 
 
-def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:
+def speed_key(sha256: str, encoder: EncoderConfig, engine: Engine) -> str:
+    """Name all that an engine's speed depends on: machines of several kinds may share one cache directory."""
+    return (
+        f"{sha256} {engine.build} [{engine.device}] cpus={os.cpu_count()} gpu_layers={encoder.gpu_layers} "
+        f"flash_attention={encoder.flash_attention} headless={encoder.headless} threads={engine.threads} "
+        f"slots={engine.slots} most={engine.max_micro_batch_tokens}"
+    )
+
+
+def self_test(tokenizer: Tokenizer, model: str, encoder: Encoder, pooling_types: tuple[PoolingType, ...]) -> None:
     """Encode a known text with every pooling type; the first call also pays llama.cpp's warm-up.
 
     Raises:
         ModelLoadError: a result is missing or not finite.
     """
-    tokenizer = load_tokenizer(config, [model])
     for pooling in pooling_types:
         texts = TextBatch(model, [KNOWN_TEXT], [0], [TextOptions(pooling)], [RequestFacts("self-test")])
         result = encoder.submit(tokenizer.tokenize(texts)).result()
@@ -159,8 +183,6 @@ def self_test(config: PoolhouseConfig, model: str, encoder: Encoder, pooling_typ
                 f"the model {model!r} encodes a known text to values that are not finite or all zero ({pooling}); "
                 "the file may be damaged, or its weights overflow in this quantisation"
             )
-    for tokenized in tokenizer.models.values():
-        tokenized.vocabulary.close()
 
 
 def _engine_of(config: PoolhouseConfig, model: str) -> str:

@@ -24,7 +24,7 @@ class Encoding(enum.StrEnum):
 
 
 class OutputType(enum.StrEnum):
-    """Type of an item's numbers; binary kinds pack eight dimensions in a byte, MSB first, bit = 1 where x ≥ 0."""
+    """Type of an item's numbers; binary kinds pack eight dimensions in a byte, MSB first, bit = 1 where x > 0."""
 
     FLOAT = "float"
     INT8 = "int8"
@@ -79,7 +79,8 @@ class EmbedAnswer:
         pieces: each item's printed numbers: JSON without surrounding members, base64 without quotes, or raw little-endian bytes.
         shapes: of each item before printing: ``(dimensions,)`` or ``(tokens, dimensions)``.
         tokens: encoded tokens; cut_tokens: what truncation removed.
-        timings_s: seconds by stage: ``tokenize``, ``queue``, ``encode``, ``pool``, ``total``.
+        timings_s: seconds by part: ``tokenize``, ``queue``, ``encode``, ``pool``, and their sum ``total``.
+        builds: of the engines that have computed the items, ``Engine.build`` of each.
     """
 
     model: str
@@ -90,6 +91,7 @@ class EmbedAnswer:
     tokens: list[int]
     cut_tokens: list[int]
     timings_s: dict[str, float] = field(default_factory=dict)
+    builds: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -170,6 +172,7 @@ class RerankAnswer:
     cut_tokens: list[int]
     total_tokens: int
     timings_s: dict[str, float] = field(default_factory=dict)
+    builds: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -202,3 +205,4 @@ class ClassifyAnswer:
     tokens: list[int]
     cut_tokens: list[int]
     timings_s: dict[str, float] = field(default_factory=dict)
+    builds: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from cluster.item_errors import raise_item_errors
 from cluster.pooler import PoolerBatch
 from cluster.routing import Router
 from cluster.stages import ModelDescription, Senders, Stages
+from cluster.timings import count_queue, timings
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts
 
@@ -50,8 +51,11 @@ class Pipeline:
             DeadlineExceeded: the limit passed.
             PoolhouseError: a stage failed.
         """
+        started_s = time.monotonic()
         items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
-        return await within_limit("embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts))
+        return await within_limit(
+            "embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts, started_s)
+        )
 
     async def tokens(self, call: TokenizeCall) -> list[tuple[int, bytes]]:
         """Return the (id, piece) pairs of a content."""
@@ -63,8 +67,7 @@ class Pipeline:
         """Return the text of token ids."""
         return await self.stages.senders.text(self.router.resolve(model), ids)
 
-    async def _embed(self, call: EmbedCall, facts: RequestFacts) -> EmbedAnswer:
-        started_s = time.monotonic()
+    async def _embed(self, call: EmbedCall, facts: RequestFacts, started_s: float) -> EmbedAnswer:
         model = self.router.resolve(call.model)
         pooling = call.pooling or self.router.default_pooling(model)
         self.router.check(model, pooling)
@@ -85,6 +88,7 @@ class Pipeline:
             ],
             requests=[request],
         )
+        tokenize_s = time.monotonic()
         tokens = await self.stages.tokenize(texts, request.lane)
         raise_item_errors(tokens.errors, call.param, len(call.inputs), listed=call.listed)
         self.stages.check_token_limit(tokens, call.param)
@@ -106,6 +110,10 @@ class Pipeline:
             request.trace,
         )
         ended_s = time.monotonic()
+        timings_s = timings(
+            (started_s, ended_s), (tokenize_s, tokenized_s), [vectors.provenance.spans], [(encoded_s, ended_s)]
+        )
+        count_queue(model, pooling, timings_s)
         return EmbedAnswer(
             model=model,
             pooling=pooling,
@@ -114,13 +122,8 @@ class Pipeline:
             shapes=finished.shapes,
             tokens=tokens.lengths.tolist(),
             cut_tokens=tokens.cut_tokens.tolist(),
-            timings_s={
-                "tokenize": tokenized_s - started_s,
-                "queue": max(0.0, encoded_s - tokenized_s - vectors.encode_s),
-                "encode": vectors.encode_s,
-                "pool": ended_s - encoded_s,
-                "total": ended_s - started_s,
-            },
+            builds=vectors.provenance.used_builds,
+            timings_s=timings_s,
         )
 
 

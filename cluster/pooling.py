@@ -130,7 +130,8 @@ def quantize(vectors: Float32, output_type: OutputType) -> NDArray[np.generic]:
     """Convert rows to a smaller type.
 
     int8 is ``round(127·x)`` for x in [-1, 1] (values outside are clipped), uint8 is int8 + 128. ubinary packs eight
-    dimensions into a byte, MSB first, bit = 1 where x ≥ 0, padded with zeros; binary is ubinary - 128 as int8.
+    dimensions into a byte, MSB first, bit = 1 where x > 0 (so not for either zero, nor for NaN), padded with zeros; binary is
+    ubinary - 128 as int8.
 
     Returns:
         float32, int8 or uint8 ``[n, dimensions]``, or int8 or uint8 ``[n, ceil(dimensions / 8)]`` for the binary kinds.
@@ -141,7 +142,7 @@ def quantize(vectors: Float32, output_type: OutputType) -> NDArray[np.generic]:
         scaled = np.clip(np.rint(vectors * 127.0), -127, 127).astype(np.int16)
         kind = np.int8 if output_type is OutputType.INT8 else np.uint8
         return np.asarray(scaled + (0 if kind is np.int8 else 128), dtype=kind)
-    packed = np.packbits(vectors >= 0, axis=-1)
+    packed = np.packbits(vectors > 0, axis=-1)
     return packed if output_type is OutputType.UBINARY else (packed.astype(np.int16) - 128).astype(np.int8)
 
 

@@ -20,6 +20,7 @@ from cluster.batching.planning import split_by_tokens
 from cluster.batching.reuse import Reuse
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
+from cluster.demand import estimate_tokens, learn_ratio
 from cluster.errors import PayloadTooLarge
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
@@ -28,19 +29,10 @@ from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
 from cluster.tokenization import TextBatch
-from cluster.types import Backlog, Float32, Lane, ModelFacts, PoolingType, TokenBatch, VectorBatch
+from cluster.types import Backlog, Float32, Lane, ModelDescription, PoolingType, TokenBatch, VectorBatch
 
 # Numbers in one message to the Pooler: 16 MiB.
 _POOLER_VALUES = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """What the Tokenizer, which owns the model's files, tells the ingress."""
-
-    facts: ModelFacts
-    fingerprint: str
-    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +137,12 @@ class Stages:
         """
         admission = self.admission
         shares = self.router.shares(texts.model, texts.options[0].pooling)
-        characters = texts.weight
-        estimate = admission.estimate_tokens(texts.model, characters)
+        description = self.descriptions[texts.model]
+        estimate = estimate_tokens(admission, texts, description)
         admission.check(shares, estimate, lane, texts.requests[0].remaining_s)
         with admission.hold(shares, estimate, lane):
             tokens = await self._tokenize(texts, lane)
-        admission.learn_ratio(texts.model, characters, len(tokens.token_ids))
+        learn_ratio(admission, texts, tokens, description)
         return tokens
 
     async def _tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
@@ -178,15 +170,13 @@ class Stages:
 
     async def _spread(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
-        started_s = time.monotonic()
         attributes = {"poolhouse.model": model, "poolhouse.pooling": pooling.value, "poolhouse.items": len(tokens)}
         with TRACING.span("encode", tokens.requests[0].trace, attributes) as trace:
             if TRACING.on:
                 tokens.requests = [replace(request, trace=trace) for request in tokens.requests]
             vectors = await self._encode(model, pooling, tokens, lane)
-        queue_s = max(0.0, time.monotonic() - started_s - vectors.encode_s)
         cut_items = int(np.count_nonzero(tokens.cut_tokens))
-        count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items, queue_s)
+        count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items)
         return vectors
 
     async def _encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
@@ -245,3 +235,6 @@ def _pick_tokens(result: TokenBatch, begin: int, end: int) -> TokenBatch:
     part.requests = [result.requests[owner]]
     part.owner = np.zeros(len(part), dtype=np.int32)
     return part
+
+
+__all__ = ["ModelDescription", "Senders", "Stages"]

@@ -16,6 +16,7 @@ from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.protocol import Vocabulary
 from cluster.errors import InputTooLong, InvalidRequest, PoolhouseError, nearest
+from cluster.input_sizes import InputSizes, sizes_of
 from cluster.item_errors import SHOWN
 from cluster.pairs import Pair, PairFormat, Pairs, pair_format
 from cluster.types import Int32, ModelFacts, PoolingType, RequestFacts, TokenBatch, offsets_of
@@ -44,6 +45,7 @@ class TextBatch:
 
     Attributes:
         owner: item → index into ``options`` and ``requests``, which have one entry for each HTTP request.
+        measured: see ``sizes``.
     """
 
     model: str
@@ -51,14 +53,22 @@ class TextBatch:
     owner: list[int]
     options: list[TextOptions]
     requests: list[RequestFacts]
+    measured: InputSizes | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
+    def sizes(self) -> InputSizes:
+        """Of the inputs, without the first texts of pairs; measured once."""
+        if self.measured is None:
+            self.measured = sizes_of(self.inputs)
+        return self.measured
+
+    @property
     def weight(self) -> int:
         """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
-        own = sum(len(item) for item in self.inputs)
+        own = self.sizes.weight
         firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
         return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
 
@@ -78,6 +88,7 @@ class TextBatch:
             joined.owner.extend(first_request + owner for owner in batch.owner)
             joined.options.extend(batch.options)
             joined.requests.extend(batch.requests)
+        joined.measured = InputSizes.concatenate([batch.sizes for batch in batches])
         return joined
 
 

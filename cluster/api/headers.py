@@ -17,7 +17,7 @@ def answer_headers(answer: EmbedAnswer) -> dict[str, str]:
     cut = sum(answer.cut_tokens)
     if cut:
         headers["x-poolhouse-truncated-tokens"] = str(cut)
-    return {**headers, **_timing_headers(answer.timings_s)}
+    return {**headers, **_build_headers(answer.builds), **_timing_headers(answer.timings_s)}
 
 
 def score_headers(answer: RerankAnswer | ClassifyAnswer) -> dict[str, str]:
@@ -37,11 +37,19 @@ def score_headers(answer: RerankAnswer | ClassifyAnswer) -> dict[str, str]:
     cut = sum(answer.cut_tokens)
     if cut:
         headers["x-poolhouse-truncated-tokens"] = str(cut)
-    return {**headers, **_timing_headers(answer.timings_s)}
+    return {**headers, **_build_headers(answer.builds), **_timing_headers(answer.timings_s)}
+
+
+def _build_headers(builds: tuple[str, ...]) -> dict[str, str]:
+    return {"x-poolhouse-build": ", ".join(builds)} if builds else {}
 
 
 def _timing_headers(timings_s: dict[str, float]) -> dict[str, str]:
-    return {f"x-{stage}-time-ms": f"{seconds * 1e3:.2f}" for stage, seconds in timings_s.items()}
+    hundredths = {part: round(seconds * 1e5) for part, seconds in timings_s.items()}
+    if "total" in hundredths:
+        # Rounded each by itself, the parts could come to more than their sum.
+        hundredths["total"] = max(hundredths["total"], sum(hundredths.values()) - hundredths["total"])
+    return {f"x-{part}-time-ms": f"{count / 100:.2f}" for part, count in hundredths.items()}
 
 
 def ignored_fields_header(names: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ encoder: all that is open fails at once, as work of a lost replica, so does what
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -94,7 +95,7 @@ class Encoder:
 
         It may be cancelled: what is not in the engine yet is then not encoded. ReplicaLost: this encoder cannot encode any more.
         """
-        job = Job.of(batch)
+        job = Job.of(batch, self.engine.build)
         if batch.fingerprint != self.fingerprint:
             job.done.set_exception(
                 VersionChanged(
@@ -291,7 +292,7 @@ class Encoder:
             known = error if isinstance(error, PoolhouseError) else EngineError(f"the engine failed: {error}")
             self._settle(live, known)
             return
-        self._settle(live, None, parts, widths, time.monotonic() - started_s)
+        self._settle(live, None, parts, widths, (started_s, time.monotonic()))
 
     def _in_time(self, window: Window, now_s: float) -> Window:
         """Refuse the items whose deadline has passed or whose caller has gone; return the others."""
@@ -302,8 +303,6 @@ class Encoder:
             in_time = deadline_s is None or now_s <= deadline_s
             wanted = in_time and not job.done.cancelled() and item not in job.batch.gone
             (live if wanted else late).append((job, item))
-            if wanted and job.started_s is None:
-                job.started_s = now_s
         if late:
             self._settle(late, DeadlineExceeded("the request's deadline passed while it was queued"))
         return live
@@ -314,7 +313,7 @@ class Encoder:
         error: PoolhouseError | None,
         parts: list[Float32] | None = None,
         widths: list[int] | None = None,
-        took_s: float = 0.0,
+        span: tuple[float, float] = (math.nan, math.nan),
     ) -> None:
         """Hand the items their values, or all of them one error, and finish the messages that are complete."""
         tokens = sum(job.lengths[item] for job, item in window)
@@ -328,7 +327,7 @@ class Encoder:
                     job.results[item] = parts[index]
                     job.widths[item] = widths[index]
                     job.encoded_tokens += job.lengths[item]
-                    job.encode_s += took_s * job.lengths[item] / tokens
+                    job.spans[item] = span
                 job.open_items -= 1
                 if job.open_items == 0:
                     finished.append(job)

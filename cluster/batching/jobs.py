@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -10,7 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.errors import PoolhouseError
-from cluster.types import Float32, Int32, Lane, ReplicaReport, TokenBatch, VectorBatch, offsets_of
+from cluster.types import (
+    Float32,
+    Float64,
+    Int32,
+    Lane,
+    Provenance,
+    ReplicaReport,
+    TokenBatch,
+    VectorBatch,
+    offsets_of,
+)
 
 _NO_VALUES: Float32 = np.zeros(0, dtype=np.float32)
 
@@ -20,33 +29,36 @@ class Job:
     """One message in work. Whoever settles an item holds the encoder's lock.
 
     Attributes:
+        build: of the engine that computes it.
         lengths: tokens of each item.
         results: item → its values, None until it is settled.
         widths: int32 ``[n]``, columns of each item's rows.
+        spans: float64 ``[n, 2]``, when the engine took each item and when it gave it back; NaN until it has.
         open_items: items not settled yet.
     """
 
     batch: TokenBatch
+    build: str
     lengths: list[int]
     results: list[Float32 | None]
     widths: Int32
+    spans: Float64
     open_items: int
     errors: dict[int, PoolhouseError]
     done: Future[VectorBatch] = field(default_factory=Future)
-    arrived_s: float = field(default_factory=time.monotonic)
-    started_s: float | None = None
-    encode_s: float = 0.0
     encoded_tokens: int = 0
     report: ReplicaReport | None = None
 
     @classmethod
-    def of(cls, batch: TokenBatch) -> Job:
+    def of(cls, batch: TokenBatch, build: str = "") -> Job:
         """Open a message; items that carry an error are settled from the start."""
         return cls(
             batch=batch,
+            build=build,
             lengths=batch.lengths.tolist(),
             results=[None] * len(batch),
             widths=np.ones(len(batch), dtype=np.int32),
+            spans=np.full((len(batch), 2), np.nan),
             open_items=len(batch) - len(batch.errors),
             errors=dict(batch.errors),
         )
@@ -76,9 +88,8 @@ class Job:
             widths=self.widths,
             errors=self.errors,
             encoded_tokens=self.encoded_tokens,
-            encode_s=self.encode_s,
-            queue_s=(self.started_s or self.arrived_s) - self.arrived_s,
             report=self.report,
+            provenance=Provenance.of(self.spans, self.build),
         )
 
 

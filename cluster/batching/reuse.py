@@ -7,14 +7,16 @@ these share it too.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from cluster.telemetry.metrics import REUSED_ITEMS
-from cluster.types import Float32, Lane, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Float32, Lane, Provenance, TokenBatch, VectorBatch, offsets_of
 
 Key = tuple[str, int, int, bytes]
 """Fingerprint, pooling type, where the second segment begins, token ids."""
@@ -22,7 +24,17 @@ Key = tuple[str, int, int, bytes]
 Send = Callable[[TokenBatch], Awaitable[VectorBatch]]
 
 # What Python keeps of an entry besides its numbers and ids.
-_ENTRY_BYTES = 400
+_ENTRY_BYTES = 480
+
+_NOT_NOW = (math.nan, math.nan)
+
+
+class _Found(NamedTuple):
+    """One item's result: float32 ``[rows, width]``, when an engine computed it, and which build."""
+
+    rows: Float32
+    span: Sequence[float]
+    build: str
 
 
 @dataclass(slots=True, eq=False)
@@ -45,29 +57,29 @@ class ResultCache:
     def __init__(self, most_bytes: int) -> None:
         self.size_bytes = 0
         self._most_bytes = most_bytes
-        self._rows: OrderedDict[Key, Float32] = OrderedDict()
+        self._rows: OrderedDict[Key, tuple[Float32, str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get(self, key: Key) -> Float32 | None:
-        """Return the rows kept for ``key``, float32 ``[rows, width]``."""
-        rows = self._rows.get(key)
-        if rows is not None:
+    def get(self, key: Key) -> tuple[Float32, str] | None:
+        """Return the rows kept for ``key``, float32 ``[rows, width]``, and the build that computed them."""
+        kept = self._rows.get(key)
+        if kept is not None:
             self._rows.move_to_end(key)
-        return rows
+        return kept
 
-    def put(self, key: Key, rows: Float32) -> None:
+    def put(self, key: Key, rows: Float32, build: str = "") -> None:
         """Keep a copy of ``rows``, unless it alone is over the bound."""
         size_bytes = _size_bytes(key, rows)
         if size_bytes > self._most_bytes or key in self._rows:
             return
         # A view would keep the whole message's numbers alive.
-        self._rows[key] = rows.copy()
+        self._rows[key] = rows.copy(), build
         self.size_bytes += size_bytes
         while self.size_bytes > self._most_bytes:
             oldest, gone = self._rows.popitem(last=False)
-            self.size_bytes -= _size_bytes(oldest, gone)
+            self.size_bytes -= _size_bytes(oldest, gone[0])
 
 
 def _size_bytes(key: Key, rows: Float32) -> int:
@@ -100,14 +112,14 @@ class Reuse:
             Whatever ``send`` raises for this call's own items.
         """
         keys = _keys_of(tokens)
-        rows: dict[int, Float32] = {}
+        rows: dict[int, _Found] = {}
         borrowed: dict[int, _Flight] = {}
         own: dict[Key, list[int]] = {}
         for item, key in enumerate(keys):
             found = self.cache.get(key) if self.cache is not None else None
             flight = self._flying.get(key)
             if found is not None:
-                rows[item] = found
+                rows[item] = _Found(found[0], _NOT_NOW, found[1])
             elif key in own:
                 own[key].append(item)
             # Nobody interactive waits behind bulk work for being equal to it.
@@ -145,10 +157,10 @@ class Reuse:
         result = flight.task.result()
         for key, item in flight.items.items():
             if item not in result.errors:
-                self.cache.put(key, result.rows(item))
+                self.cache.put(key, result.rows(item), result.provenance.build_of(item))
 
     @staticmethod
-    def _collect_borrowed(borrowed: dict[int, _Flight], keys: list[Key], rows: dict[int, Float32]) -> list[int]:
+    def _collect_borrowed(borrowed: dict[int, _Flight], keys: list[Key], rows: dict[int, _Found]) -> list[int]:
         """Take the rows that others' flights brought; return the items that must be encoded after all."""
         again: list[int] = []
         for item, flight in borrowed.items():
@@ -161,7 +173,7 @@ class Reuse:
             if index in task.result().errors:
                 again.append(item)
             else:
-                rows[item] = task.result().rows(index)
+                rows[item] = _found(task.result(), index)
         return again
 
     @staticmethod
@@ -169,7 +181,7 @@ class Reuse:
         tokens: TokenBatch,
         own: dict[Key, list[int]],
         result: VectorBatch | None,
-        rows: dict[int, Float32],
+        rows: dict[int, _Found],
         again: list[int],
         send: Send,
     ) -> VectorBatch:
@@ -178,13 +190,14 @@ class Reuse:
         for source, places in ((result, list(own.values())), (retried, [[item] for item in again])):
             if source is None:
                 continue
-            for index, items in enumerate(places):
-                for item in items:
-                    if index in source.errors:
-                        errors[item] = source.errors[index]
-                    else:
-                        rows[item] = source.rows(index)
-        parts = [rows.get(item, _NO_ROWS) for item in range(len(tokens))]
+            origins = zip(source.provenance.spans.tolist(), source.provenance.build_names(), strict=True)
+            for index, (items, (span, build)) in enumerate(zip(places, origins, strict=True)):
+                if index in source.errors:
+                    errors.update(dict.fromkeys(items, source.errors[index]))
+                else:
+                    rows.update(dict.fromkeys(items, _Found(source.rows(index), span, build)))
+        found = [rows.get(item, _NOTHING) for item in range(len(tokens))]
+        parts = [each.rows for each in found]
         sources = [source for source in (result, retried) if source is not None]
         return VectorBatch(
             fingerprint=tokens.fingerprint,
@@ -193,12 +206,15 @@ class Reuse:
             widths=np.asarray([part.shape[1] for part in parts], dtype=np.int32),
             errors=errors,
             encoded_tokens=sum(source.encoded_tokens for source in sources),
-            encode_s=sum(source.encode_s for source in sources),
-            queue_s=max((source.queue_s for source in sources), default=0.0),
+            provenance=Provenance.of_items([each.span for each in found], [each.build for each in found]),
         )
 
 
-_NO_ROWS: Float32 = np.zeros((0, 1), dtype=np.float32)
+_NOTHING = _Found(np.zeros((0, 1), dtype=np.float32), _NOT_NOW, "")
+
+
+def _found(result: VectorBatch, item: int) -> _Found:
+    return _Found(result.rows(item), result.provenance.spans[item].tolist(), result.provenance.build_of(item))
 
 
 def _keys_of(tokens: TokenBatch) -> list[Key]:

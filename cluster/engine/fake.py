@@ -111,6 +111,7 @@ class FakeEngine:
         self.max_micro_batch_tokens = max(max_micro_batch_tokens, whole_sequence)
         self.max_sequences = 256
         self.slots = self.threads = slots
+        self.build = self.device = "fake"
         self._closed = False
         self._seconds_per_token = seconds_per_token
         self._poison_id = poison_id

@@ -67,6 +67,9 @@ class Engine(Protocol):
         max_sequence_tokens: the longest sequence that it takes.
         slots: how many calls may run at once, each in a slot of its own.
         threads: CPU threads in all; a call takes as many of them as its caller says.
+        build: what computes, in ASCII without commas: the library's release and build, and the instructions and devices that
+            it uses. Two builds give nearly the same numbers from the same weights.
+        device: names the processor and, where they compute, the GPUs with their driver: what its speed depends on.
     """
 
     facts: ModelFacts
@@ -75,6 +78,8 @@ class Engine(Protocol):
     max_sequence_tokens: int
     slots: int
     threads: int
+    build: str
+    device: str
 
     def encode(self, token_ids: Int32, offsets: Int64, *, slot: int = 0, threads: int | None = None) -> Float32:
         """Return the hidden states after the final norm, float32 ``[total_tokens, dimensions]``.

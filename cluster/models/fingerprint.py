@@ -1,4 +1,4 @@
-"""What a vector's meaning depends on, as one short name: the GGUF and the settings that change vectors."""
+"""What a vector's meaning depends on, as one short name: the GGUF, the engine and the settings that change vectors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(sha256: str, model: ModelConfig) -> str:
-    """Return 16 hexadecimal digits over the GGUF and every setting that changes vectors."""
-    facts = [sha256, sorted(model.prompts.items()), model.append_eos, model.parse_special, model.token_types]
+def fingerprint(sha256: str, model: ModelConfig, *, weights: str = "", engine: str = "llama") -> str:
+    """Return 16 hexadecimal digits over the GGUF, what runs it, and every setting that changes vectors.
+
+    The library's build and the machine are not in it: they move the last digits of a number, as the shape of a batch does.
+
+    Args:
+        weights: the types of its matrices (``cluster.models.inspect.weight_types``).
+    """
+    facts = [
+        sha256,
+        sorted(model.prompts.items()),
+        model.append_eos,
+        model.parse_special,
+        model.token_types,
+        weights,
+        engine,
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -150,6 +150,16 @@ def inspect_gguf(path: Path) -> ModelReport:
     )
 
 
+def weight_types(path: Path) -> str:
+    """Return the types of a GGUF's matrices in the order of their names: ``f16``, ``f32+q8_0``.
+
+    Raises:
+        ModelLoadError: there is no such file, or it is no GGUF.
+    """
+    tensors = read_header(path).tensors.values()
+    return "+".join(sorted({entry.kind.name.lower() for entry in tensors if len(entry.shape) > 1}))
+
+
 def _largest(per_model_or_layer: Any) -> int:
     return int(max(per_model_or_layer) if isinstance(per_model_or_layer, list) else per_model_or_layer)
 

@@ -14,6 +14,7 @@ from cluster.errors import EngineError, PoolingUnavailable
 from cluster.rerank import best_first
 from cluster.reranking import heads, vectors
 from cluster.stages import Stages
+from cluster.timings import count_queue
 from cluster.types import PoolingType, RequestFacts
 
 
@@ -77,20 +78,21 @@ class Reranking:
             DeadlineExceeded: the limit passed.
             PoolhouseError: a stage failed.
         """
+        started_s = time.monotonic()
         items, timeout_s = len(call.documents), self.config.limits.within(call.timeout_s)
         return await within_limit(
-            "rerank", request_id, trace, items, timeout_s, lambda facts: self._rerank(call, facts)
+            "rerank", request_id, trace, items, timeout_s, lambda facts: self._rerank(call, facts, started_s)
         )
 
     async def classify(self, call: ClassifyCall, request_id: str, trace: str | None = None) -> ClassifyAnswer:
         """Return all outputs of the head for each text or pair; raises as ``rerank``."""
+        started_s = time.monotonic()
         items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
         return await within_limit(
-            "classify", request_id, trace, items, timeout_s, lambda facts: self._classify(call, facts)
+            "classify", request_id, trace, items, timeout_s, lambda facts: self._classify(call, facts, started_s)
         )
 
-    async def _rerank(self, call: RerankCall, request: RequestFacts) -> RerankAnswer:
-        started_s = time.monotonic()
+    async def _rerank(self, call: RerankCall, request: RequestFacts, started_s: float) -> RerankAnswer:
         route = self.route(call.model, call.strategy)
         request = replace(request, lane=call.lane or self._stages.lane(len(call.documents), 0))
         if route.strategy is Strategy.CROSS_ENCODER:
@@ -99,6 +101,9 @@ class Reranking:
             late = route.strategy is Strategy.LATE_INTERACTION
             scored = await vectors.compare(self._stages, route.model, route.pooling, call, request, late=late)
         _check_finite(scored.scores, route.model)
+        order = best_first(scored.scores, call.top_n)
+        timings_s = scored.phases.timings(started_s, time.monotonic())
+        count_queue(route.model, route.pooling, timings_s)
         return RerankAnswer(
             model=route.model,
             strategy=route.strategy,
@@ -106,19 +111,21 @@ class Reranking:
             fingerprint=scored.tokens.fingerprint,
             score_type=scored.score_type,
             scores=scored.scores,
-            order=best_first(scored.scores, call.top_n),
+            order=order,
             tokens=scored.tokens.lengths.tolist(),
             cut_tokens=scored.tokens.cut_tokens.tolist(),
             total_tokens=scored.total_tokens,
-            timings_s={**scored.timings_s, "total": time.monotonic() - started_s},
+            builds=scored.phases.builds,
+            timings_s=timings_s,
         )
 
-    async def _classify(self, call: ClassifyCall, request: RequestFacts) -> ClassifyAnswer:
-        started_s = time.monotonic()
+    async def _classify(self, call: ClassifyCall, request: RequestFacts, started_s: float) -> ClassifyAnswer:
         model = self.route(call.model, Strategy.CROSS_ENCODER).model
         request = replace(request, lane=call.lane or self._stages.lane(len(call.inputs), 0))
         outputs = await heads.classify(self._stages, model, call, request)
         _check_finite(outputs.values, model)
+        timings_s = outputs.phases.timings(started_s, time.monotonic())
+        count_queue(model, PoolingType.RANK, timings_s)
         return ClassifyAnswer(
             model=model,
             fingerprint=outputs.tokens.fingerprint,
@@ -127,7 +134,8 @@ class Reranking:
             scores=outputs.values,
             tokens=outputs.tokens.lengths.tolist(),
             cut_tokens=outputs.tokens.cut_tokens.tolist(),
-            timings_s={**outputs.timings_s, "total": time.monotonic() - started_s},
+            builds=outputs.phases.builds,
+            timings_s=timings_s,
         )
 
     def _ranks(self, model: str) -> bool:

@@ -15,7 +15,7 @@ from cluster.calls import ClassifyCall, RerankCall
 from cluster.item_errors import raise_item_errors
 from cluster.pairs import Pair
 from cluster.rerank import to_unit_interval
-from cluster.reranking.scored import Scored, query_of, raise_errors, settle_lane
+from cluster.reranking.scored import Phases, Scored, query_of, raise_errors, settle_lane
 from cluster.stages import Stages
 from cluster.tokenization import TextBatch, TextOptions
 from cluster.types import Float32, Lane, PoolingType, RequestFacts, ScoreType, TokenBatch
@@ -28,7 +28,7 @@ class Outputs:
     values: Float32
     score_type: ScoreType
     tokens: TokenBatch
-    timings_s: dict[str, float]
+    phases: Phases
 
 
 async def score_pairs(stages: Stages, model: str, call: RerankCall, request: RequestFacts) -> Scored:
@@ -57,7 +57,7 @@ async def score_pairs(stages: Stages, model: str, call: RerankCall, request: Req
         stages, texts, request, call.lane, call.param, (call.query_param, "instruction"), call.unit_interval
     )
     first = np.ascontiguousarray(outputs.values[:, 0])
-    return Scored(first, outputs.score_type, outputs.tokens, len(outputs.tokens.token_ids), outputs.timings_s)
+    return Scored(first, outputs.score_type, outputs.tokens, len(outputs.tokens.token_ids), outputs.phases)
 
 
 async def classify(stages: Stages, model: str, call: ClassifyCall, request: RequestFacts) -> Outputs:
@@ -100,14 +100,10 @@ async def _outputs(
     lane = settle_lane(stages, tokens, request, lane)
     vectors = await stages.encode(model, PoolingType.RANK, tokens, lane)
     raise_item_errors(vectors.errors, param, len(tokens))
-    waited_s = time.monotonic() - tokenized_s
+    encoded_s = time.monotonic()
     outputs = vectors.values.reshape(len(tokens), -1)
     score_type = stages.descriptions[model].facts.score_type
     if unit_interval:
         outputs, score_type = to_unit_interval(outputs, score_type, stages.config.models[model].score_activation)
-    timings_s = {
-        "tokenize": tokenized_s - started_s,
-        "queue": max(0.0, waited_s - vectors.encode_s),
-        "encode": vectors.encode_s,
-    }
-    return Outputs(outputs, score_type, tokens, timings_s)
+    phases = Phases((started_s, tokenized_s), [vectors.provenance], [(encoded_s, time.monotonic())])
+    return Outputs(outputs, score_type, tokens, phases)

@@ -10,7 +10,28 @@ import numpy as np
 from cluster.calls import RerankCall
 from cluster.item_errors import raise_item_errors
 from cluster.stages import Stages
-from cluster.types import Float32, Int32, Lane, RequestFacts, ScoreType, TokenBatch
+from cluster.timings import Span, timings
+from cluster.types import Float32, Int32, Lane, Provenance, RequestFacts, ScoreType, TokenBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """When a request was in which stage, and what computed its items: one provenance for each of its encode calls."""
+
+    tokenized: Span
+    encoded: list[Provenance]
+    pooled: list[Span]
+
+    def timings(self, started_s: float, ended_s: float) -> dict[str, float]:
+        """Return the parts of a request's time (see ``cluster.timings``)."""
+        return timings(
+            (started_s, ended_s), self.tokenized, [provenance.spans for provenance in self.encoded], self.pooled
+        )
+
+    @property
+    def builds(self) -> tuple[str, ...]:
+        """All builds that have computed any of its items."""
+        return tuple(sorted({build for provenance in self.encoded for build in provenance.used_builds}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +46,7 @@ class Scored:
     score_type: ScoreType
     tokens: TokenBatch
     total_tokens: int
-    timings_s: dict[str, float]
+    phases: Phases
 
 
 def query_of(call: RerankCall) -> Int32:

@@ -19,7 +19,7 @@ from cluster.errors import InvalidRequest, PoolhouseError
 from cluster.item_errors import raise_item_errors
 from cluster.pooler import InteractionBatch
 from cluster.rerank import max_sim_to_unit_interval
-from cluster.reranking.scored import Scored, query_of, settle_lane
+from cluster.reranking.scored import Phases, Scored, query_of, settle_lane
 from cluster.stages import Stages
 from cluster.tokenization import TextBatch, TextOptions
 from cluster.types import Float32, Int32, Lane, PoolingType, RequestFacts, ScoreType, TokenBatch
@@ -51,7 +51,8 @@ async def compare(
     tokenized_s = time.monotonic()
     lane = settle_lane(stages, tokens, request, call.lane)
     owners = query_of(call)
-    scores = await _score_groups(stages, model, pooling, tokens, owners, call, lane)
+    phases = Phases((started_s, tokenized_s), [], [])
+    scores = await _score_groups(stages, model, pooling, tokens, owners, call, lane, phases)
     if call.unit_interval:
         rows = tokens.lengths[owners] if late else np.ones(len(owners), dtype=np.int64)
         scores = max_sim_to_unit_interval(scores, rows.astype(np.int32))
@@ -60,7 +61,7 @@ async def compare(
         score_type=ScoreType.MAXSIM if late else ScoreType.COSINE,
         tokens=tokens.select(range(first, len(tokens))),
         total_tokens=len(tokens.token_ids),
-        timings_s={"tokenize": tokenized_s - started_s, "encode": time.monotonic() - tokenized_s},
+        phases=phases,
     )
 
 
@@ -91,6 +92,7 @@ async def _score_groups(
     owners: Int32,
     call: RerankCall,
     lane: Lane,
+    phases: Phases,
 ) -> Float32:
     first = len(call.queries)
     gate = asyncio.Semaphore(_GROUPS_AT_ONCE)
@@ -107,7 +109,11 @@ async def _score_groups(
                 documents=vectors.select(range(split, len(items))),
                 query_of=query_of_document.astype(np.int32),
             )
-            return await stages.score(batch, lane, tokens.requests[0].trace)
+            phases.encoded.append(vectors.provenance)
+            encoded_s = time.monotonic()
+            scores = await stages.score(batch, lane, tokens.requests[0].trace)
+            phases.pooled.append((encoded_s, time.monotonic()))
+            return scores
 
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -44,7 +44,7 @@ REUSED_ITEMS = Counter(
 )
 QUEUE_SECONDS = Histogram(
     "poolhouse_queue_seconds",
-    "What one request spent between tokenizing and pooling, less the time that the engine worked on it.",
+    "What one answered request waited: none of it was being tokenized, in an engine or being pooled.",
     _ROUTE,
     registry=REGISTRY,
     buckets=_SECONDS,
@@ -68,6 +68,12 @@ PENDING_TOKENS = Gauge(
 ENCODE_SECONDS = Histogram(
     "poolhouse_encode_seconds", "One engine call: one micro-batch.", registry=REGISTRY, buckets=_SECONDS
 )
+GOLDEN_MISMATCHES = Counter(
+    "poolhouse_golden_mismatches",
+    "Starts of an encoder that computed other numbers for the golden texts than an earlier one of its fingerprint.",
+    ("encoder",),
+    registry=REGISTRY,
+)
 BATCH_FILL = Histogram(
     "poolhouse_batch_fill_ratio",
     "Tokens of a micro-batch as a share of the most that one holds.",
@@ -87,10 +93,9 @@ def count_answer(path: str, status: int, api_key: str, seconds: float, model: st
     REQUEST_SECONDS.labels(path).observe(seconds)
 
 
-def count_encoded(model: str, pooling: str, items: int, tokens: int, cut_items: int, queue_s: float) -> None:
+def count_encoded(model: str, pooling: str, items: int, tokens: int, cut_items: int) -> None:
     """Count what the encoders did for one request."""
     ITEMS.labels(model, pooling).inc(items)
     TOKENS.labels(model, pooling).inc(tokens)
-    QUEUE_SECONDS.labels(model, pooling).observe(queue_s)
     if cut_items:
         TRUNCATED_ITEMS.labels(model, pooling).inc(cut_items)

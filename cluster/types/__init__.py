@@ -2,9 +2,11 @@
 
 from cluster.types.kinds import (
     Float32,
+    Float64,
     Int32,
     Int64,
     Lane,
+    ModelDescription,
     ModelFacts,
     PoolingType,
     ScoreType,
@@ -12,7 +14,6 @@ from cluster.types.kinds import (
     pooling_of,
 )
 from cluster.types.messages import (
-    MESSAGE_VERSION,
     Backlog,
     ReplicaReport,
     RequestFacts,
@@ -20,16 +21,19 @@ from cluster.types.messages import (
     VectorBatch,
     offsets_of,
 )
+from cluster.types.provenance import Provenance
 
 __all__ = [
-    "MESSAGE_VERSION",
     "Backlog",
     "Float32",
+    "Float64",
     "Int32",
     "Int64",
     "Lane",
+    "ModelDescription",
     "ModelFacts",
     "PoolingType",
+    "Provenance",
     "ReplicaReport",
     "RequestFacts",
     "ScoreType",

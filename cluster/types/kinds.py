@@ -12,6 +12,7 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 class PoolingType(enum.StrEnum):
@@ -90,3 +91,20 @@ class ModelFacts:
     pooling_types: tuple[PoolingType, ...] = ()
     refused: dict[PoolingType, str] = field(default_factory=dict)
     segment_types: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What the Tokenizer, which owns the model's files, tells the ingress.
+
+    Attributes:
+        max_tokens: of the longest sequence.
+        special_tokens: set around a text.
+        pair_tokens: of a pair whose two texts are empty: special tokens, or a template.
+    """
+
+    facts: ModelFacts
+    fingerprint: str
+    max_tokens: int
+    special_tokens: int = 0
+    pair_tokens: int = 0

@@ -14,8 +14,7 @@ import numpy as np
 
 from cluster.errors import PoolhouseError
 from cluster.types.kinds import Float32, Int32, Int64, Lane, UInt8
-
-MESSAGE_VERSION = 2
+from cluster.types.provenance import UNKNOWN, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,6 @@ class TokenBatch:
     owner: Int32
     requests: list[RequestFacts]
     errors: dict[int, PoolhouseError] = field(default_factory=dict)
-    version: int = MESSAGE_VERSION
     backlog: Backlog | None = None
     gone: set[int] = field(default_factory=set)
 
@@ -121,7 +119,6 @@ class TokenBatch:
             owner=self.owner[index],
             requests=self.requests,
             errors={new: self.errors[int(old)] for new, old in enumerate(index) if int(old) in self.errors},
-            version=self.version,
         )
 
     @staticmethod
@@ -176,8 +173,8 @@ class VectorBatch:
         widths: int32 ``[n]``, columns of the item: the model's dimensions, or its number of labels for rank.
         errors: item index → its own error; such an item has no values.
         encoded_tokens: tokens the engine computed for this message, duplicates not counted.
-        encode_s: seconds the engine worked on it; queue_s: seconds it waited for the engine.
         report: of the replica; None from a message that never reached its engine.
+        provenance: of the items.
     """
 
     fingerprint: str
@@ -186,10 +183,12 @@ class VectorBatch:
     widths: Int32
     errors: dict[int, PoolhouseError] = field(default_factory=dict)
     encoded_tokens: int = 0
-    encode_s: float = 0.0
-    queue_s: float = 0.0
-    version: int = MESSAGE_VERSION
     report: ReplicaReport | None = None
+    provenance: Provenance = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.provenance is UNKNOWN:
+            self.provenance = Provenance.unknown(len(self))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -209,9 +208,7 @@ class VectorBatch:
             widths=self.widths[np.asarray(items, dtype=np.int64)],
             errors={new: self.errors[old] for new, old in enumerate(items) if old in self.errors},
             encoded_tokens=self.encoded_tokens,
-            encode_s=self.encode_s,
-            queue_s=self.queue_s,
-            version=self.version,
+            provenance=self.provenance.select(items),
         )
 
     def part(self, begin: int, end: int) -> VectorBatch:
@@ -253,8 +250,7 @@ class VectorBatch:
             widths=np.concatenate([batch.widths for batch in batches]),
             errors=errors,
             encoded_tokens=sum(batch.encoded_tokens for batch in batches),
-            encode_s=sum(batch.encode_s for batch in batches),
-            queue_s=max(batch.queue_s for batch in batches),
+            provenance=Provenance.concatenate([batch.provenance for batch in batches]),
         )
 
 

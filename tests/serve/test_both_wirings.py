@@ -26,6 +26,7 @@ from tests.support.bad_bodies import BAD_FIELDS, NO_OBJECT, NOT_JSON
 from tests.support.mixed_requests import mixed_requests
 from tests.support.pipelines import expected_rows, http_client, local_pipeline
 from tests.support.serve_run import ROOT
+from tests.support.timings import checked_parts_ms
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(150)]
 
@@ -60,6 +61,32 @@ async def test_two_hundred_mixed_requests_at_once_each_get_their_own_answer(url:
     assert {answer.status_code for answer in answers} == {200}
     wrong = [number for number, (got, want) in enumerate(zip(answers, expected, strict=True)) if got.content != want]
     assert not wrong
+
+
+async def test_every_answer_says_where_its_time_went_and_what_computed_it(url: str) -> None:
+    requests = mixed_requests(120, seed=5)
+    documents = [f"document {number}" for number in range(30)]
+    requests += [
+        ("/v1/rerank", {"query": "document 3", "documents": documents, "strategy": strategy})
+        for strategy in ("cross_encoder", "late_interaction", "similarity")
+    ]
+    requests += [("/classify", {"input": documents[:3]})]
+    requests += [("/v1/embeddings", {"input": documents, "pooling": "none", "encoding_format": "base64"})]
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=60), timeout=100) as client:
+
+        async def ask(path: str, body: dict[str, Any]) -> None:
+            sent_s = time.monotonic()
+            answer = await client.post(url + path, json=body)
+            took_ms = (time.monotonic() - sent_s) * 1e3
+            assert answer.status_code == 200, answer.text
+            assert float(checked_parts_ms(answer.headers)["total"]) <= took_ms + 0.02
+            assert answer.headers["x-poolhouse-build"] == "fake"
+
+        await asyncio.gather(*(ask(path, body) for path, body in requests))
+        if real_model_is_there():
+            answer = await client.post(f"{url}/v1/embeddings", json={"input": documents, "model": "minilm"})
+            checked_parts_ms(answer.headers)
+            assert re.fullmatch(r"llama-cpp-python/\S+ ggml/\S+ .*CPU\(\S+\)", answer.headers["x-poolhouse-build"])
 
 
 def _bad_requests() -> list[tuple[str, dict[str, Any]]]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cluster import assembly
-from cluster.assembly import describe, load_encoder, load_facts, load_tokenizer
-from cluster.config import PoolhouseConfig, parse_config
+from cluster.assembly import describe, load_encoder, load_facts, load_tokenizer, speed_key
+from cluster.config import EncoderConfig, PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, fake_facts
 from cluster.errors import ConfigError, EngineError, ModelLoadError
 from cluster.types import Float32, PoolingType
@@ -71,6 +71,29 @@ def test_the_tokenizer_and_the_encoder_of_a_model_agree_on_its_fingerprint() -> 
         encoder.check_health()
     finally:
         encoder.close()
+
+
+def test_whatever_changes_the_speed_is_part_of_what_a_calibration_is_kept_under() -> None:
+    plain: dict[str, Any] = {"sha256": "a", "build": "llama 1", "device": "cpu 1", "slots": 2, "encoder": {}}
+
+    def key(**changed: Any) -> str:
+        what = plain | changed
+        engine = FakeEngine(slots=what["slots"])
+        engine.build, engine.device = what["build"], what["device"]
+        return speed_key(what["sha256"], EncoderConfig.model_validate({"model": "m", **what["encoder"]}), engine)
+
+    keys = {
+        key(),
+        key(sha256="b"),
+        key(build="llama 2"),
+        key(device="cpu 2"),
+        key(slots=3),
+        key(encoder={"gpu_layers": -1}),
+        key(encoder={"flash_attention": "off"}),
+        key(encoder={"headless": "off"}),
+    }
+    assert len(keys) == 8
+    assert key() in keys
 
 
 def test_an_encoder_is_loaded_only_after_it_has_encoded_with_every_pooling_type(

@@ -154,14 +154,21 @@ def test_small_integers_round_and_clip() -> None:
     assert unsigned.tolist() == [[1, 1, 127, 128, 192, 255, 255]]
 
 
-def test_bits_are_packed_from_the_most_significant_and_zero_counts_as_set() -> None:
-    rows = np.asarray([[1.0, -1.0, 0.0, -0.5, -1.0, -1.0, -1.0, 2.0, 3.0]], dtype=np.float32)
+def test_bits_are_packed_from_the_most_significant_and_set_for_what_is_above_zero() -> None:
+    rows = np.asarray([[1.0, -1.0, 0.0, -0.0, np.nan, 1e-30, -1.0, 2.0, 3.0]], dtype=np.float32)
     packed = quantize(rows, OutputType.UBINARY)
     assert packed.dtype == np.uint8
-    assert packed.tolist() == [[0b10100001, 0b10000000]]
+    assert packed.tolist() == [[0b10000101, 0b10000000]]
     signed = quantize(rows, OutputType.BINARY)
     assert signed.dtype == np.int8
-    assert signed.tolist() == [[0b10100001 - 128, 0]]
+    assert signed.tolist() == [[0b10000101 - 128, 0]]
+
+
+def test_binary_vectors_are_those_of_other_libraries() -> None:
+    row = np.asarray([[-0.0396, 0.0062, -0.0745, -0.0390, 0.0046, 0.0003, -0.0850, 0.0399]], dtype=np.float32)
+    assert quantize(row, OutputType.UBINARY).tolist() == [[77]]
+    assert quantize(row, OutputType.BINARY).tolist() == [[-51]]
+    assert quantize(np.zeros((1, 8), dtype=np.float32), OutputType.UBINARY).tolist() == [[0]]
 
 
 def test_json_gives_the_same_float32_back() -> None:

@@ -28,6 +28,7 @@ STABLE = {
     "poolhouse_background_failures": {"work"},
     "poolhouse_pending_tokens": {"encoder"},
     "poolhouse_encode_seconds": set(),
+    "poolhouse_golden_mismatches": {"encoder"},
     "poolhouse_batch_fill_ratio": set(),
 }
 

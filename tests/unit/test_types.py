@@ -7,9 +7,9 @@ import pytest
 
 from cluster.errors import InputTooLong, PoolhouseError
 from cluster.types import (
-    MESSAGE_VERSION,
     Lane,
     PoolingType,
+    Provenance,
     RequestFacts,
     TokenBatch,
     VectorBatch,
@@ -75,8 +75,7 @@ def _vectors(rows: list[list[list[float]]], *, failed: int | None = None) -> Vec
         widths=np.asarray([len(item[0]) if item else 1 for item in rows], dtype=np.int32),
         errors={} if failed is None else {failed: _TOO_LONG},
         encoded_tokens=7,
-        encode_s=0.5,
-        queue_s=0.25,
+        provenance=Provenance.of(np.asarray([[item, item + 0.5] for item in range(len(rows))]), "build"),
     )
 
 
@@ -114,7 +113,6 @@ def test_token_batch_counts_and_cuts_its_items() -> None:
     assert batch.lengths.tolist() == [3, 0, 2]
     assert [batch.ids(item).tolist() for item in range(3)] == [[1, 2, 3], [], [4, 5]]
     assert np.shares_memory(batch.ids(0), batch.token_ids)
-    assert batch.version == MESSAGE_VERSION
 
 
 @pytest.mark.parametrize("items", [[0, 1, 2], [2, 1, 0], [1], [2, 2, 0], []])
@@ -209,7 +207,8 @@ def test_selected_vectors_keep_their_rows_and_errors(items: list[int]) -> None:
     assert set(chosen.errors) == {new for new, old in enumerate(items) if old == 1}
     assert chosen.values.dtype == np.float32
     assert chosen.widths.dtype == np.int32
-    assert (chosen.encode_s, chosen.queue_s, chosen.fingerprint) == (0.5, 0.25, "mark")
+    assert chosen.fingerprint == "mark"
+    assert chosen.provenance.spans.tolist() == [[item, item + 0.5] for item in items]
 
 
 def test_concatenated_vectors_keep_their_rows_and_errors() -> None:
@@ -221,8 +220,31 @@ def test_concatenated_vectors_keep_their_rows_and_errors() -> None:
     assert whole.widths.dtype == np.int32
 
 
-def test_times_add_up_and_waiting_is_the_longest() -> None:
-    one, two = _three_vectors(), _three_vectors()
-    two.queue_s = 0.75
+def test_concatenated_vectors_count_their_tokens_and_keep_where_each_item_comes_from() -> None:
+    one, two = _three_vectors(), _vectors([[[9.0]]])
+    two.provenance = Provenance.of(np.asarray([[7.0, 8.0]]), "another build")
     whole = VectorBatch.concatenate([one, two])
-    assert (whole.encoded_tokens, whole.encode_s, whole.queue_s) == (14, 1.0, 0.75)
+    assert whole.encoded_tokens == 14
+    assert whole.provenance.spans.tolist() == [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5], [7.0, 8.0]]
+    assert [whole.provenance.build_of(item) for item in range(4)] == ["build", "build", "build", "another build"]
+    assert whole.provenance.used_builds == ("another build", "build")
+    assert whole.select([0, 2]).provenance.used_builds == ("build",)
+
+
+def test_vectors_that_say_nothing_of_it_come_from_no_engine() -> None:
+    batch = VectorBatch("mark", np.zeros(3, dtype=np.float32), offsets_of([1, 2]), np.ones(2, dtype=np.int32))
+    assert len(batch.provenance) == 2
+    assert np.isnan(batch.provenance.spans).all()
+    assert batch.provenance.used_builds == ()
+    whole = VectorBatch.concatenate([batch, _vectors([[[9.0]]])])
+    assert [whole.provenance.build_of(item) for item in range(3)] == ["", "", "build"]
+
+
+def test_spans_cross_to_another_machine_as_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now_s": 1_000.0}
+    monkeypatch.setattr("cluster.types.provenance.time.monotonic", lambda: clock["now_s"])
+    sent = pickle.dumps(Provenance.of(np.asarray([[997.0, 999.5], [np.nan, np.nan]]), "build"))
+    clock["now_s"] = 5.0
+    arrived = pickle.loads(sent)
+    np.testing.assert_array_equal(arrived.spans, [[2.0, 4.5], [np.nan, np.nan]])
+    assert [arrived.build_of(item) for item in range(2)] == ["build", ""]

@@ -9,7 +9,7 @@ import llama_cpp
 import numpy as np
 
 from cluster.engine.checks import check_packed
-from cluster.engine.llama import library
+from cluster.engine.llama import library, machine
 from cluster.engine.llama.batch import Batch
 from cluster.engine.llama.context import HIDDEN, RANK, Context
 from cluster.engine.llama.prefix import plan_prefix
@@ -65,6 +65,9 @@ class LlamaEngine:
         self.max_sequences = min(MAX_SEQUENCES, self.max_micro_batch_tokens)
         self.slots = slots
         self.threads = threads
+        on_gpu = library.available_gpu_layers(gpu_layers) != 0
+        self.build = machine.build(on_gpu)
+        self.device = machine.device(on_gpu)
         self._contexts: dict[tuple[int, int], Context] = {}
         self._table = table
         self._segment_step = None if segment_types is None else segment_types[1] - segment_types[0]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
+
 from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.calls import EmbedAnswer
 from cluster.types import PoolingType
@@ -19,6 +22,20 @@ def test_an_answers_headers_name_what_made_it() -> None:
         "x-poolhouse-tokens": "7",
         "x-encode-time-ms": "12.35",
     }
+
+
+def test_printed_parts_never_come_to_more_than_the_printed_total() -> None:
+    parts = dict.fromkeys(("tokenize", "queue", "encode", "pool"), 0.000_005_1)
+    answer = replace(_answer([0, 0]), timings_s={**parts, "total": sum(parts.values())})
+    headers = {name: Decimal(value) for name, value in answer_headers(answer).items() if name.endswith("-time-ms")}
+    total = headers.pop("x-total-time-ms")
+    assert len(headers) == 4
+    assert sum(headers.values()) <= total
+
+
+def test_all_builds_that_took_part_are_named() -> None:
+    answer = replace(_answer([0, 0]), builds=("llama-cpp-python/1 ggml/2", "llama-cpp-python/3 ggml/4"))
+    assert answer_headers(answer)["x-poolhouse-build"] == "llama-cpp-python/1 ggml/2, llama-cpp-python/3 ggml/4"
 
 
 def test_cut_tokens_are_summed_where_there_are_any() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -174,6 +175,31 @@ def test_only_the_first_slot_ever_computes_with_all_threads() -> None:
         for future in held:
             future.result(30)
     assert [(slot, threads) for slot, threads, _ in engine.calls] == [(0, 6), (1, 2), (2, 2)]
+
+
+def test_every_item_has_the_span_of_the_call_that_computed_it() -> None:
+    engine = _GatedEngine()
+    engine.gate.clear()
+    with _encoder(engine, 60) as encoder:
+        before_s = time.monotonic()
+        # Each sequence fills a call: the second one waits in the queue until the first has come back.
+        message = token_batch([[7] * 50, [8] * 50])
+        message.errors[1] = EngineError("bad")
+        bad = encoder.submit(message)
+        both = encoder.submit(token_batch([[5] * 50, [6] * 50]))
+        assert engine.entered.acquire(timeout=30)
+        held_s = time.monotonic()
+        engine.gate.set()
+        first, second = bad.result(30).provenance, both.result(30).provenance
+        after_s = time.monotonic()
+    (begin_s, end_s), nothing = first.spans.tolist()
+    assert before_s <= begin_s <= held_s <= end_s
+    assert np.isnan(nothing).all()
+    assert [first.build_of(item) for item in range(2)] == ["fake", ""]
+    spans = np.concatenate([first.spans[:1], second.spans[np.argsort(second.spans[:, 0])]])
+    assert (spans[:, 0] <= spans[:, 1]).all()
+    assert (spans[1:, 0] >= spans[:-1, 1]).all()
+    assert spans[-1, 1] <= after_s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a nice value of its own")

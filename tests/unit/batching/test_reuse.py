@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 
 from cluster.batching.reuse import ResultCache, Reuse
 from cluster.errors import DeadlineExceeded, EngineError
-from cluster.types import Lane, PoolingType, TokenBatch, VectorBatch, offsets_of
+from cluster.types import Lane, PoolingType, Provenance, TokenBatch, VectorBatch, offsets_of
 from tests.support.batches import token_batch
 
 
@@ -190,6 +191,49 @@ async def test_cached_items_are_not_encoded_again() -> None:
     assert reuse.cached_items == 2
     assert _sums(await reuse.encode(_tokens([3], [1]), Lane.BULK, encoder)) == [3, 1]
     assert encoder.encoded == [(1,), (2,), (3,)]
+
+
+def _timed(build: str, spans: list[list[float]]) -> Callable[[TokenBatch], Awaitable[VectorBatch]]:
+    """An encoder of one build that takes its sequences at these times."""
+
+    async def send(batch: TokenBatch) -> VectorBatch:
+        result = await _Encoder()(batch)
+        result.provenance = Provenance.of(np.asarray(spans[: len(batch)]), build)
+        return result
+
+    return send
+
+
+async def test_every_item_says_when_and_by_which_build_it_was_computed() -> None:
+    reuse = Reuse(cache_bytes=10_000)
+    await reuse.encode(_tokens([1], [2]), Lane.BULK, _timed("old", [[1.0, 2.0], [2.0, 3.0]]))
+    result = await reuse.encode(_tokens([1], [3], [3]), Lane.BULK, _timed("new", [[5.0, 6.0]]))
+    np.testing.assert_array_equal(result.provenance.spans, [[np.nan, np.nan], [5.0, 6.0], [5.0, 6.0]])
+    assert [result.provenance.build_of(item) for item in range(3)] == ["old", "new", "new"]
+    assert result.provenance.used_builds == ("new", "old")
+    kept = await reuse.encode(_tokens([1]), Lane.BULK, _timed("newer", [[7.0, 8.0]]))
+    assert kept.provenance.used_builds == ("old",)
+
+
+async def test_an_item_that_another_call_computes_has_that_calls_span() -> None:
+    encoder = _Encoder()
+    encoder.gate.clear()
+
+    async def timed(batch: TokenBatch) -> VectorBatch:
+        result = await encoder(batch)
+        result.provenance = Provenance.of(np.asarray([[1.0, 2.0], [2.0, 3.0]]), "one")
+        return result
+
+    reuse = Reuse()
+    first = asyncio.create_task(reuse.encode(_tokens([1], [2]), Lane.INTERACTIVE, timed))
+    await _started(encoder, (1,), (2,))
+    second = asyncio.create_task(reuse.encode(_tokens([2], [3]), Lane.INTERACTIVE, _timed("two", [[4.0, 5.0]])))
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    await first
+    result = await second
+    assert result.provenance.spans.tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    assert result.provenance.used_builds == ("one", "two")
 
 
 async def test_errors_are_not_cached() -> None:

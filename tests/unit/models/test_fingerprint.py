@@ -123,6 +123,16 @@ def test_fingerprint_is_16_digits_and_follows_the_file() -> None:
     assert set(one) <= set("0123456789abcdef")
 
 
+def test_weight_type_and_engine_are_part_of_the_fingerprint() -> None:
+    model = ModelConfig(source="m.gguf")
+    marks = {
+        fingerprint(_DIGEST, model, weights=weights, engine=engine)
+        for weights in ("f16", "q8_0", "f16+q8_0")
+        for engine in ("llama", "fake")
+    }
+    assert len(marks) == 6
+
+
 def test_order_of_prompts_does_not_matter() -> None:
     prompts = {"query": "q: ", "document": "d: "}
     assert _print(prompts=prompts) == _print(prompts=dict(reversed(prompts.items())))
