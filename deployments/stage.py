@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cluster.config import TracingConfig
 from cluster.live import StageSettings, parse_settings
 from cluster.telemetry.tracing import TRACING
+from deployments.listening import listen_where_the_node_does
 from deployments.logs import join_serve_logs
 from deployments.metrics import MetricsFlush, RayExporter
 from deployments.reporting import BusyMeter
@@ -23,6 +24,7 @@ class Stage:
         Args:
             set_gauges: sets the gauges that are read rather than counted.
         """
+        listen_where_the_node_does()
         join_serve_logs()
         self._settings = StageSettings()
         self._busy = BusyMeter()
