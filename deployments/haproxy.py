@@ -177,9 +177,9 @@ def _refuse_a_taken_port(config: Path) -> None:
     address = re.search(
         r"^frontend http_frontend\n\s*bind (\S*):(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE
     )
-    reason = why_not(address[1].replace("*", ""), int(address[2])) if address else None
+    reason = why_not(address[1].replace("*", "0.0.0.0"), int(address[2])) if address else None
     if reason is not None:
-        sys.exit(f"poolhouse: {reason}; end it, or set another port: http_options.port of the Serve configuration")
+        sys.exit(f"poolhouse: {reason}; free it, or set another one: http_options.port of the Serve configuration")
 
 
 def _binary() -> str:

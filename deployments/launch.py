@@ -61,8 +61,8 @@ def taken(file: str) -> str | None:
     except (OSError, yaml.YAMLError) as error:
         return f"{file} cannot be read: {error}"
     options = (document.get("http_options") if isinstance(document, dict) else None) or {}
-    reason = why_not(str(options.get("host") or ""), int(options.get("port", 8000)))
-    return reason and f"{reason}; end it, or set another port: http_options.port in {file}"
+    reason = why_not(str(options.get("host") or "0.0.0.0"), int(options.get("port", 8000)))
+    return reason and f"{reason}; free it, or set another one: http_options.port in {file}"
 
 
 def claim_ports(environment: MutableMapping[str, str]) -> socket.socket | None:

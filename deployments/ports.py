@@ -69,22 +69,26 @@ def why_not(host: str, port: int) -> str | None:
     """Say why nothing can listen at an address of this machine, or None where something can.
 
     Args:
-        host: a name or an address; empty for all addresses.
+        host: a name or an address.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # Connections that have just ended do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return f"port {port} is taken by {_holder(port)}"
-        return f"{host or 'this machine'}:{port} cannot be listened on ({error.strerror})"
-    return None
+        return f"{host} is no address of this machine ({error.strerror})"
+    faults: list[str] = []
+    for family, _, _, _, address in places:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                # Connections that have just ended do not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is taken by {_holder(port)}"
+            faults.append(f"{host}:{port} cannot be listened on ({error.strerror})")
+    # A name may have several addresses, some of a family that this machine does not have.
+    return faults[0] if len(faults) == len(places) else None
 
 
 def _holder(port: int) -> str:
