@@ -182,6 +182,11 @@ def test_headers_that_stall_are_cut_off_while_others_are_answered(hasty: Front) 
             each.close()
 
 
+def test_a_connection_that_was_opened_ahead_is_closed_without_an_answer(hasty: Front) -> None:
+    with hasty.connect(b"") as ahead:
+        assert _all_of(ahead) == b""
+
+
 def test_a_body_that_stalls_is_refused_in_our_form(hasty: Front) -> None:
     with hasty.connect(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf") as stalled:
         head, _, body = _all_of(stalled).partition(b"\r\n\r\n")
