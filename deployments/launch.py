@@ -90,7 +90,8 @@ def claim_ports(environment: MutableMapping[str, str]) -> socket.socket | None:
         if busy.isdisjoint(range(start, start + _BLOCK)):
             first, *metrics = range(start + 1, start + 2 + len(_METRICS))
             environment.update({_FALLBACK: str(first), _FIRST: str(start + 10), _AFTER_LAST: str(start + _BLOCK)})
-            environment.update({name: str(port) for name, port in zip(_METRICS, metrics, strict=True)})
+            for name, port in zip(_METRICS, metrics, strict=True):
+                environment.setdefault(name, str(port))
             return claim
         claim.close()
     sys.exit(
@@ -100,17 +101,15 @@ def claim_ports(environment: MutableMapping[str, str]) -> socket.socket | None:
 
 
 def keep_token(environment: MutableMapping[str, str]) -> None:
-    """Make the token that Ray would make, readable by this user alone; Ray lets every user of the machine read it."""
-    if environment.get(_MODE) != "token" or environment.keys() & {
-        "RAY_AUTH_TOKEN",
-        "RAY_AUTH_TOKEN_PATH",
-    }:
+    """Make the token that Ray would make, or narrow the one that it made: readable by this user alone, not by everybody."""
+    if environment.get(_MODE) != "token" or environment.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         return
     file = Path.home() / ".ray" / "auth_token"
-    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
+        file.chmod(0o600)
         return
     with open(descriptor, "w", encoding="ascii") as written:
         written.write(secrets.token_hex(32))

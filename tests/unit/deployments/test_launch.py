@@ -105,7 +105,9 @@ def test_the_token_is_readable_by_its_user_alone(tmp_path: Path, monkeypatch: py
     made = file.read_text(encoding="ascii")
     assert len(made) == 64
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o644)
     keep_token({"RAY_AUTH_MODE": "token"})
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text(encoding="ascii") == made
 
 
