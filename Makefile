@@ -37,7 +37,8 @@ serve: $(VENV)/.serve ## Install, prepare the model, check CONFIG, run the serve
 	$(BIN)/poolhouse check --pull $(CONFIG)
 	@# Serve lets replicas linger 30 s for load balancers elsewhere; here there is none, and Ctrl-C should end at once.
 	@set -a; . configs/serve.env; : "$${RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S:=1}"; \
-		: "$${RAY_SERVE_HAPROXY_BINARY_PATH:=$(CURDIR)/$(BIN)/poolhouse-haproxy}"; set +a; exec $(BIN)/serve run $(CONFIG)
+		: "$${RAY_SERVE_HAPROXY_BINARY_PATH:=$(CURDIR)/$(BIN)/poolhouse-haproxy}"; set +a; \
+		exec $(BIN)/python -m deployments.launch $(CONFIG)
 
 .PHONY: test
 test: $(VENV)/.test ## Install, then run all tests

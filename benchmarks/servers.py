@@ -59,9 +59,10 @@ def poolhouse(wiring: str, log: Path, args: Mapping[str, Any] | None = None, rep
     config.write_text(yaml.safe_dump(poolhouse_config(wiring, port, args or {}, replicas)), encoding="utf-8")
     environment = {**os.environ, **_serve_environment(), "RAY_ADDRESS": "local", "RAY_TMPDIR": str(folder)}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    serve = Path(sys.executable).with_name("serve")
     try:
-        with _running([str(serve), "run", str(config)], environment, log, signal.SIGINT) as process:
+        with _running(
+            [sys.executable, "-m", "deployments.launch", str(config)], environment, log, signal.SIGINT
+        ) as process:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(f"{url}/health", process, log)
             yield Server(wiring, url, model_of(url, None), process=process.pid)
@@ -83,13 +84,10 @@ def llama_server(program: str, gguf: Path, arguments: list[str], log: Path) -> I
 def _serve_environment() -> dict[str, str]:
     lines = (ROOT / "configs" / "serve.env").read_text(encoding="utf-8").splitlines()
     found = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    # The balancer's own ports are fixed by default, and another server on this machine may hold them.
-    ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
     return {
         **found,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("poolhouse-haproxy")),
-        **{name: str(free_port()) for name in ports},
     }
 
 

@@ -10,8 +10,10 @@ open by that, and done here, before this program becomes HAProxy and by a watche
 * Ray ends: the watcher ends HAProxy, which would keep the ports.
 
 And where HAProxy has no route, no replica answers, or the proxy of Serve's that stands in for replicas does not know the
-application yet, clients see 503 with Retry-After, which says that it will pass, rather than 404 and 500. Standard library
-only: it runs in front of every reload.
+application yet, clients see 503 with Retry-After, which says that it will pass, rather than 404 and 500.
+
+HAProxy listens at the service's address and nowhere else: Serve's two ports for statistics, which every machine reaches and all
+servers of one share, are closed. A client that stalls is cut off. Standard library only: it runs in front of every reload.
 """
 
 from __future__ import annotations
@@ -43,6 +45,21 @@ _TAKEN_OVER_WITHIN_S = 300.0
 # Of a backend whose replicas are all down.
 _STAND_IN = re.compile(r"^([ \t]*)server (\S+) \S+ check backup[ \t]*$", re.MULTILINE)
 
+# What only listens for people: Serve itself asks by the socket, and reports HAProxy's figures with its own metrics.
+_STATISTICS = re.compile(r"^(?:frontend prometheus|listen stats)[ \t]*\n(?:[ \t].*(?:\n|\Z)|\n)*", re.MULTILINE)
+
+# Serve asks for figures over it, and the next HAProxy for the listening sockets; an operator may do both.
+_SOCKET = re.compile(r"^([ \t]*stats socket \S+) mode \d+ level admin", re.MULTILINE)
+
+# Headers come at once. Of a body or an answer something moves within this time even on a bad line; what moves, but too slowly, is
+# the ingress's to cut off, since HAProxy counts no bytes. Neither bounds the time until the answer begins.
+_HEADERS_WITHIN_S = 10
+_MOVES_WITHIN_S = 30
+_CLIENT = re.compile(r"^([ \t]*)timeout client (\d+)s[ \t]*$", re.MULTILINE)
+
+_UNAVAILABLE = "unavailable_error"
+_INVALID = "invalid_request_error"
+_STALLED = "the body stopped arriving before its end; send all of it"
 _NOT_READY = "no replica is ready to answer; send the request again"
 _LOST = "the replica was lost with this request; send it again"
 
@@ -56,7 +73,10 @@ def main() -> NoReturn:
         # Ray kills the process group of an actor that has died. From a shell, this process leads a group of its own already.
         with contextlib.suppress(PermissionError):
             os.setsid()
-        arguments += take_over(config, [] if "-sf" in arguments else running(config, started=True))
+        orphans = [] if "-sf" in arguments else running(config, started=True)
+        arguments += take_over(config, orphans)
+        if "-sf" not in arguments:
+            _refuse_a_taken_port(config)
         _watch(binary, config)
     os.execv(binary, [binary, *arguments])
 
@@ -83,10 +103,14 @@ def has_routes(text: str) -> bool:
 
 
 def prepared(text: str, folder: Path) -> str:
-    """Return the configuration with answers that a client can act on; writes their bodies into ``folder``.
+    """Return the configuration with nothing open but the service, and with answers that a client can act on.
 
     Lines that are not there, in another release of Serve, are left out.
+
+    Args:
+        folder: where the bodies of answers are written.
     """
+    text = _SOCKET.sub(r"\1 mode 600 level operator", _STATISTICS.sub("", text))
     body = _body("not_ready", _NOT_READY).replace("\\", "\\\\").replace('"', '\\"')
     answer = f'return status 503 content-type application/json string "{body}" hdr Retry-After 1'
     if not has_routes(text):
@@ -103,17 +127,30 @@ def prepared(text: str, folder: Path) -> str:
         file = folder / f"poolhouse-{status}.http"
         text, found = re.subn(rf"(errorfile {status}) .*", rf"\1 {file}", text)
         if found:
-            body = _body(code, message)
-            head = (
-                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
-            )
-            file.write_text(head + body, encoding="ascii", newline="")
+            _write_answer(file, "503 Service Unavailable\r\nRetry-After: 1", _body(code, message))
+    stalled = folder / "poolhouse-400.http"
+    text, found = _CLIENT.subn(
+        lambda found: (
+            f"{found[1]}timeout client {min(int(found[2]), _MOVES_WITHIN_S)}s\n"
+            f"{found[1]}timeout http-request {_HEADERS_WITHIN_S}s\n{found[1]}errorfile 400 {stalled}\n"
+            # A connection that was opened ahead is closed without a word: an answer would belong to the request that comes next.
+            f"{found[1]}option http-ignore-probes"
+        ),
+        text,
+        count=1,
+    )
+    if found:
+        _write_answer(stalled, "400 Bad Request\r\nConnection: close", _body("body_stalled", _STALLED, _INVALID))
     return text
 
 
-def _body(code: str, message: str) -> str:
-    return json.dumps({"error": {"message": message, "type": "unavailable_error", "param": None, "code": code}})
+def _body(code: str, message: str, kind: str = _UNAVAILABLE) -> str:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def _write_answer(file: Path, head: str, body: str) -> None:
+    lines = f"HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    file.write_text(lines + body, encoding="ascii", newline="")
 
 
 def running(config: Path, but: int | None = None, *, started: bool = False) -> list[int]:
@@ -133,6 +170,18 @@ def running(config: Path, but: int | None = None, *, started: bool = False) -> l
             if os.fsencode(config) in words and (_HAPROXY in programs or _SCRIPT in programs):
                 found.append(int(entry.name))
     return found
+
+
+def _refuse_a_taken_port(config: Path) -> None:
+    # Imported here: the watcher runs this file by its path, where no package is found.
+    from deployments.ports import why_not
+
+    address = re.search(
+        r"^frontend http_frontend\n\s*bind (\S*):(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    reason = why_not(address[1].replace("*", "0.0.0.0"), int(address[2])) if address else None
+    if reason is not None:
+        sys.exit(f"poolhouse: {reason}; free it, or set another one: http_options.port of the Serve configuration")
 
 
 def _binary() -> str:

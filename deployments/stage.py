@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from cluster.config import TracingConfig
 from cluster.live import StageSettings, parse_settings
 from cluster.telemetry.tracing import TRACING
+from deployments.listening import listen_where_the_node_does
 from deployments.logs import join_serve_logs
 from deployments.metrics import MetricsFlush, RayExporter
 from deployments.reporting import BusyMeter
@@ -26,6 +27,7 @@ class Stage:
         Args:
             set_gauges: sets the gauges that are read rather than counted.
         """
+        listen_where_the_node_does()
         join_serve_logs()
         self._settings = StageSettings()
         self._busy = BusyMeter()

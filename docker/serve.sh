@@ -8,4 +8,4 @@ set -a
 . "$root/configs/serve.env"
 set +a
 poolhouse check --pull "$config"
-exec serve run "$config"
+exec python -m deployments.launch "$config"

@@ -4,7 +4,6 @@ import re
 import signal
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.serve.conftest import FAKE_ARGS, STARTS_WITHIN_S
@@ -18,14 +17,7 @@ pytestmark = [pytest.mark.serve, pytest.mark.timeout(180)]
 def test_nothing_is_left_of_a_server_that_is_terminated(tmp_path: Path) -> None:
     applications = [application("fused", "/", {"wiring": "fused", **FAKE_ARGS}, ["Ingress"])]
     with serve_run(tmp_path, applications) as run:
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"{run.url}/health", timeout=10).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        run.wait_for(answers, STARTS_WITHIN_S)
+        run.wait_for(run.answers, STARTS_WITHIN_S)
         run.end(signal.SIGTERM)
 
 

@@ -33,9 +33,6 @@ def serve_environment() -> dict[str, str]:
         **given,
         "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_program(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
-        # Each of Serve's HAProxy ports may be taken by a server that runs beside the tests.
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         # Away from those of a cluster that another test keeps.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "32000",
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "32999",

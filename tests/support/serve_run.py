@@ -1,4 +1,4 @@
-"""``serve run`` as a user starts it, with every process that it starts known by a mark and gone at the end."""
+"""A server as ``make serve`` starts it, with every process that it starts known by a mark and gone at the end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
+from deployments.ports import Listener, inodes_of, listeners
 from tests.support.haproxy import haproxy_program
 from tests.support.ports import free_port
 
@@ -27,7 +29,7 @@ _END_WITHIN_S = 40.0
 
 @dataclass(slots=True)
 class ServeRun:
-    """A running ``serve run``.
+    """A running server.
 
     Attributes:
         url: where HTTP answers once the applications are there.
@@ -46,6 +48,18 @@ class ServeRun:
     def replicas(self) -> dict[int, str]:
         """Process ids of the living replicas, with the names that Ray gives them."""
         return {pid: title for pid, title in self._processes().items() if title.startswith("ray::ServeReplica")}
+
+    def listeners(self) -> list[Listener]:
+        """The sockets at which its processes wait for connections."""
+        held = {inode for pid in self._processes() for inode in inodes_of(Path(f"/proc/{pid}"))}
+        return [listener for listener in listeners() if listener.inode in held]
+
+    def answers(self, path: str = "/health") -> bool:
+        """Whether a path answers 200."""
+        try:
+            return httpx.get(f"{self.url}{path}", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def wait_for(self, condition: Callable[[], bool], within_s: float) -> None:
         """Wait until ``condition`` holds; fail with what was printed if it does not, or if the process has ended."""
@@ -75,26 +89,33 @@ class ServeRun:
         self.process.wait()
 
     def _processes(self) -> dict[int, str]:
-        found: dict[int, str] = {}
+        """Process ids and command lines of all that it has started, and of all that those have."""
         mark = f"{_MARK}={self.mark}".encode()
+        titles: dict[int, str] = {}
+        parents: dict[int, int] = {}
+        ours: set[int] = set()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
+                pid = int(entry.name)
+                titles[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                parents[pid] = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+                # Ray writes the titles of its processes over their environment; their parents tell then.
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    # A process that has ended and was not waited for yet has no command line.
-                    if title:
-                        found[int(entry.name)] = title
-        return found
+                    ours.add(pid)
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        # A process that has ended and was not waited for yet has no command line.
+        return {pid: titles[pid] for pid in ours if titles[pid]}
 
 
 @contextlib.contextmanager
 def serve_run(
     directory: Path, applications: list[dict[str, Any]], more: dict[str, str] | None = None
 ) -> Iterator[ServeRun]:
-    """Run ``serve run`` over a configuration of these applications, in the environment that ``make serve`` sets, and more."""
-    http, metrics, stats = (free_port() for _ in range(3))
+    """Serve a configuration of these applications, in the environment that ``make serve`` sets, and more."""
+    http = free_port()
     document = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": http, "request_timeout_s": 330},
@@ -108,15 +129,14 @@ def serve_run(
     environment |= {
         _MARK: mark,
         "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "disabled",
+        # Away from the token of whoever runs the tests.
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_program(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.01",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         **(more or {}),
     }
     output = directory / "printed.txt"
-    command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]
+    command = [sys.executable, "-m", "deployments.launch", str(file)]
     with (
         output.open("wb") as written,
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT) as process,

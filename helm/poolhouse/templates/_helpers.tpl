@@ -186,6 +186,9 @@ capabilities:
 {{- if and .Values.apiKeys.existingSecret .Values.apiKeys.records -}}
 {{- fail "apiKeys.existingSecret and apiKeys.records are both set; use one" -}}
 {{- end -}}
+{{- if and .Values.auth.existingSecret (ne .Values.auth.mode "token") -}}
+{{- fail "auth.existingSecret is given and auth.mode is not token, so nobody would be asked for it" -}}
+{{- end -}}
 {{- $gpus := 0 -}}
 {{- range .Values.workerGroups -}}
 {{- $gpus = add $gpus (int (default 0 .gpus)) -}}

@@ -106,6 +106,21 @@ def test_redis_keeps_the_cluster_over_a_lost_head_and_lets_it_be_drained() -> No
     assert only(redundant, "PodDisruptionBudget", "-head")["spec"]["maxUnavailable"] == 1
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_ray_asks_every_caller_for_a_token(case: Path) -> None:
+    service = only(render("--values", case), "RayService")
+    secret = {"secretName": "ray-token"} if case == FULL else {}
+    assert service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token", **secret}
+    for template in pod_templates(service).values():
+        # KubeRay adds the mode and the token, and leaves alone what a container has already.
+        assert not [each for each in template["spec"]["containers"][0]["env"] if each["name"].startswith("RAY_AUTH")]
+
+
+def test_the_token_can_be_switched_off() -> None:
+    service = only(render(*KEYS, "--set", "auth.mode=disabled"), "RayService")
+    assert service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "disabled"}
+
+
 def test_only_the_http_port_is_open_to_others() -> None:
     rules = only(render(*KEYS), "NetworkPolicy")["spec"]["ingress"]
     for rule in rules:
@@ -199,6 +214,7 @@ def test_upgrades_in_steps_leave_gateway_and_service_to_the_operator() -> None:
         (("--set-file", f"serveConfig={PROD}", "--set", "serveEnv=export A", *KEYS), "is not NAME=VALUE"),
         ((*files(), *KEYS, "--set-json", f"workerGroups={json.dumps([CPU_GROUP])}"), "no worker group has any"),
         ((*files(), *KEYS, "--set", "gcsFaultTolerance.enabled=true"), "gcsFaultTolerance.redisAddress"),
+        ((*files(), *KEYS, "--set", "auth.mode=disabled,auth.existingSecret=ray"), "nobody would be asked"),
         ((*files(), *KEYS, "--set", "upgrade.type=NewClusterWithIncrementalUpgrade"), "gatewayClassName"),
         ((*files(), *KEYS, "--set", "httpRoute.enabled=true"), "httpRoute.parentRefs"),
         ((*files(), *KEYS, "--set", "autoscalr.enabled=true"), "autoscalr"),

@@ -62,6 +62,7 @@ def test_each_value_file_satisfies_the_schema(case: Any) -> None:
         {"unknown": 1},
         {"upgrade": {"type": "Rolling"}},
         {"modelCache": {"size": "many"}},
+        {"auth": {"mode": "none"}},
         {"workerGroups": []},
         {"workerGroups": [{"name": "Upper", "minReplicas": 1, "maxReplicas": 1, "resources": {}}]},
         {"apiKeys": {"records": [{"id": "a", "sha256": "the key itself"}]}},
