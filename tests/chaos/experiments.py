@@ -11,8 +11,11 @@ import os
 import random
 import signal
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,19 +36,30 @@ OVERLOAD_CAPACITY_PER_S = 30.0
 OVERLOAD_TIMEOUT_S = 4.0
 
 
-def fake_args(**encoder: Any) -> dict[str, Any]:
-    """The split wiring over the fake engine, one encoder deployment named ``e``."""
+def fake_args(wiring: str = "split", **encoder: Any) -> dict[str, Any]:
+    """A wiring over the fake engine, one encoder named ``e``."""
     return {
-        "wiring": "split",
+        "wiring": wiring,
         "models": {"m": {"source": "fake"}},
         "encoders": {"e": {"model": "m", "engine": "fake", "slots": 1, "fake_poison_id": POISON_ID, **encoder}},
         "limits": {"timeout_s": 60.0},
     }
 
 
-def overload_args() -> dict[str, Any]:
+def encoders_of(wiring: str) -> str:
+    """The deployment whose replicas encode."""
+    return "Ingress" if wiring == "fused" else "Encoder-e"
+
+
+def two_of_each(wiring: str) -> dict[str, int]:
+    """Two replicas of every deployment."""
+    names = ["Ingress"] if wiring == "fused" else ["Ingress", "Tokenizer", "Pooler", "Encoder-e"]
+    return dict.fromkeys(names, 2)
+
+
+def overload_args(wiring: str = "split") -> dict[str, Any]:
     """The fake engine with a cost that makes it serve 30 requests a second, and a short deadline."""
-    args = fake_args(fake_seconds_per_token=1 / (TOKENS_OF_BODY * OVERLOAD_CAPACITY_PER_S))
+    args = fake_args(wiring, fake_seconds_per_token=1 / (TOKENS_OF_BODY * OVERLOAD_CAPACITY_PER_S))
     return {**args, "limits": {"timeout_s": OVERLOAD_TIMEOUT_S}}
 
 
@@ -87,6 +101,16 @@ class Overload:
     goodput_share: float
     refusal_p99_s: float
     normal_after_s: float
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Another process of this machine that computes without pause."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 async def overload(cluster: Cluster, seconds: float, times: float = 10.0) -> Overload:

@@ -74,8 +74,9 @@ class Client:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
             writer.write(head.encode() + content)
-            status, content, last = await _read_answer(reader)
-            if last:
+            answer = await read_head(reader)
+            content = await answer.read_content(reader)
+            if answer.is_last:
                 self.close()
         except (OSError, asyncio.IncompleteReadError, ValueError):
             self.close()
@@ -83,7 +84,7 @@ class Client:
         except asyncio.CancelledError:
             self.close()
             raise
-        return status, content
+        return answer.status, content
 
     def close(self) -> None:
         """Drop the connection."""
@@ -92,20 +93,51 @@ class Client:
             self._streams = None
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-    """Return status, content, and whether the server closes the connection after it, as one that is replaced does."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    status = int(head.split(" ", 2)[1])
-    last = "connection: close" in head
-    if "transfer-encoding: chunked" in head:
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer.
+
+    Attributes:
+        length: of the body in bytes; None where it comes in chunks.
+        is_last: whether the server closes the connection after it, as one that is replaced does.
+    """
+
+    status: int
+    length: int | None
+    is_last: bool
+
+    async def read_content(self, reader: asyncio.StreamReader, piece_bytes: int = 2**30, pause_s: float = 0.0) -> bytes:
+        """Return the body, read in pieces of so many bytes with a pause after each."""
+        if self.length is not None:
+            return await _read_slowly(reader, self.length, piece_bytes, pause_s)
         parts = []
         while size := int(await reader.readline(), 16):
-            parts.append(await reader.readexactly(size))
+            parts.append(await _read_slowly(reader, size, piece_bytes, pause_s))
             await reader.readexactly(2)
         await reader.readexactly(2)
-        return status, b"".join(parts), last
+        return b"".join(parts)
+
+
+async def read_head(reader: asyncio.StreamReader) -> Head:
+    """Read the head of an answer.
+
+    Raises:
+        ValueError: what came is no HTTP.
+        IncompleteReadError: the connection ended before.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = head.partition("content-length:")[2].partition("\r\n")[0]
-    return status, await reader.readexactly(int(length)), last
+    chunked = "transfer-encoding: chunked" in head
+    return Head(int(head.split(" ", 2)[1]), None if chunked else int(length), "connection: close" in head)
+
+
+async def _read_slowly(reader: asyncio.StreamReader, size: int, piece_bytes: int, pause_s: float) -> bytes:
+    parts = []
+    for at in range(0, size, piece_bytes):
+        parts.append(await reader.readexactly(min(piece_bytes, size - at)))
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    return b"".join(parts)
 
 
 class Load:
