@@ -20,7 +20,7 @@ _PAUSE_S = 0.05
 _READ_BYTES = 4_096
 _READ_PAUSE_S = 0.005
 _STAYS_S = 0.02
-_ANSWER_WITHIN_S = 60.0
+_ANSWER_WITHIN_S = 20.0
 _KEPT_FAULTS = 20
 
 
@@ -113,6 +113,7 @@ class Lanes:
         if len(self.faults) < _KEPT_FAULTS:
             sent = request.raw.partition(b"\r\n\r\n")[2] or request.raw
             self.faults.append(f"{kind.name}: {status} {content[:200]!r} for {sent[:150]!r}")
+            print(self.faults[-1], flush=True)
 
 
 class _Line:
@@ -143,7 +144,7 @@ class _Line:
             content = (
                 await head.read_content(reader, _READ_BYTES, pause_s) if pause_s else await head.read_content(reader)
             )
-            if head.is_last:
+            if head.is_last or request.manner is Manner.STOPS_HALFWAY:
                 self.close()
         except (OSError, asyncio.IncompleteReadError, ValueError):
             self.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray.serve.context import _get_global_client
-
 
 def replica_memory_mb(application: str = "poolhouse") -> dict[str, float]:
     """Return the proportional set size of each replica's process in MB, by deployment and process id."""
+    # Serve reads its settings when it is imported.
+    from ray.serve.context import _get_global_client
+
     deployments = _get_global_client().get_serve_details()["applications"][application]["deployments"]
     return {
         f"{name} ({replica['pid']})": pss_mb(replica["pid"])

@@ -25,6 +25,8 @@ class Manner(enum.Enum):
     SENDS_SLOWLY = enum.auto()
     READS_SLOWLY = enum.auto()
     LEAVES = enum.auto()
+    # The rest of the body never comes, so the connection is of no more use.
+    STOPS_HALFWAY = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
