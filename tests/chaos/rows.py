@@ -314,8 +314,11 @@ def _slow_reads(wiring: str) -> Seen:
         slow.beside.percentile_s(200, 99) <= 1.0 + quiet.percentile_s(200, 99), "others waited longer than a second"
     )
     growth = ", ".join(f"{name} {mb:.0f} MB" for name, mb in slow.growth_mb.items())
-    statuses = {status or "cut off": count for status, count in sorted(slow.statuses.items())}
-    seen.remarks += [f"read slowly: {statuses}", f"grew by {growth}", f"{slow.unread} of 32 unread answers left open"]
+    statuses, unread = (
+        ", ".join(f"{status or 'cut off'}: {count}" for status, count in sorted(counts.items()))
+        for counts in (slow.statuses, slow.unread)
+    )
+    seen.remarks += [f"read slowly: {statuses}", f"32 not read before the end: {unread}", f"grew by {growth}"]
     seen.demand(
         max(slow.growth_mb.values()) <= most_growth_mb, f"memory grew by more than {most_growth_mb:.0f} MB: {growth}"
     )

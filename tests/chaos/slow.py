@@ -35,7 +35,7 @@ _TEXTS = 8
 # Token matrices of about 13 MB of JSON.
 _LARGE_TEXTS = 160
 _LOOK_S = 1.0
-_END_WITHIN_S = 5.0
+_APART_S = 0.1
 
 
 @dataclass(slots=True)
@@ -63,7 +63,11 @@ async def stall_uploads(cluster: Cluster, uploads: int, rate_per_s: float, quiet
     over = asyncio.Event()
     load = Load(cluster.port, rate_per_s, body_of, is_right)
     begun_s = time.monotonic()
-    standing = [asyncio.create_task(_stall(cluster.port, whole=number % 2 == 0)) for number in range(uploads)]
+    standing = []
+    for number in range(uploads):
+        standing.append(asyncio.create_task(_stall(cluster.port, whole=number < uploads // 2)))
+        # One after the other at first: together, they would fill what there is for all bodies, and break off by chance.
+        await asyncio.sleep(_APART_S if number < uploads // 4 else 0.0)
     beside = asyncio.create_task(load.run(most_s, over))
     ended, left = await asyncio.wait(standing, timeout=most_s)
     # Long enough for figures of the others, however soon the uploads were cut off.
@@ -100,14 +104,14 @@ class SlowReads:
 
     Attributes:
         statuses: of those read slowly; 0 was cut off.
-        unread: of the large ones that nobody read: so many were still open at the end.
+        unread: the same of the large ones that nobody read before the end.
         growth_mb: by deployment, the most that one of its replicas grew by.
     """
 
     beside: Outcome
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
-    unread: int = 0
+    unread: Counter[int] = field(default_factory=Counter)
     growth_mb: dict[str, float] = field(default_factory=dict)
 
 
@@ -148,7 +152,7 @@ async def read_slowly(
         seen.growth_mb = growth_mb
     for which, content in rights.items():
         seen.wrong += not _is_right(bodies[which], content)
-    seen.unread = sum(not ended for ended in await asyncio.gather(*(_has_ended(reader) for reader, _ in idle)))
+    seen.unread = Counter(await asyncio.gather(*(_late_status(reader) for reader, _ in idle)))
     for _, writer in idle:
         writer.close()
     return seen
@@ -178,20 +182,14 @@ async def _ask(port: int, body: dict[str, Any]) -> tuple[asyncio.StreamReader, a
     return reader, writer
 
 
-async def _has_ended(reader: asyncio.StreamReader) -> bool:
-    """Whether the server has cut the connection off, behind what was on its way already."""
-
-    async def read_to_the_end() -> None:
-        while await reader.read(_PIECE_BYTES):
-            pass
-
+async def _late_status(reader: asyncio.StreamReader) -> int:
+    """Status of an answer that nobody has read so far, 0 where the server has cut it off."""
     try:
-        await asyncio.wait_for(read_to_the_end(), _END_WITHIN_S)
-    except TimeoutError:
-        return False
-    except OSError:
-        pass
-    return True
+        head = await read_head(reader)
+        await head.read_content(reader)
+    except (OSError, asyncio.IncompleteReadError, ValueError):
+        return 0
+    return head.status
 
 
 def _matrices(seed: int, texts: int) -> dict[str, Any]:
