@@ -22,6 +22,7 @@ _RATE_PER_S = 3.0
 # A text is half a second in the engine: long enough to be met there.
 _COST_S = 0.05
 _STILL_S = 0.3
+_MODULE = b"cluster.isolat"
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def _working_child() -> int:
     def waits() -> bool:
         nonlocal found
         for pid, words in commands().items():
-            if b"cluster.isolation" in words:
+            if any(word.startswith(_MODULE) for word in words):
                 before = _cpu_ticks(pid)
                 time.sleep(_STILL_S)
                 if before and before == _cpu_ticks(pid):
