@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tests.chaos.broken import break_one, breaking_args
 from tests.chaos.cluster import running
 from tests.chaos.experiments import (
     OVERLOAD_CAPACITY_PER_S,
@@ -38,7 +39,6 @@ from tests.chaos.nodes import lose_a_node
 from tests.chaos.real import kill_real_encoders
 from tests.chaos.report import Seen
 from tests.chaos.slow import MAX_BODY_BYTES, read_slowly, stall_uploads
-from tests.chaos.stuck import stick, sticking_args
 from tests.chaos.updates import update, update_badly, update_slowly, version_args
 
 Run = Callable[[str], Seen]
@@ -131,17 +131,17 @@ def _hang(deployment: str, wiring: str) -> Seen:
     return seen
 
 
-def _stuck(wiring: str) -> Seen:
+def _broken_engine(fault: str, wiring: str) -> Seen:
     seen = Seen()
-    with running(sticking_args(wiring), two_of_each(wiring)) as cluster:
-        stuck = asyncio.run(stick(cluster, encoders_of(wiring), 15.0, 120.0))
-    seen.add(stuck.during, "until it was replaced")
-    seen.add(stuck.after, "afterwards")
-    seen.demand(stuck.replaced_s is not None, "the stuck replica was not replaced")
-    seen.remarks.append(f"replaced after {stuck.replaced_s or float('nan'):.0f} s")
+    with running(breaking_args(wiring, fault), two_of_each(wiring)) as cluster:
+        broken = asyncio.run(break_one(cluster, encoders_of(wiring), 15.0, 120.0))
+    seen.add(broken.during, "until it was replaced")
+    seen.add(broken.after, "afterwards")
+    seen.demand(broken.replaced_s is not None, "the broken replica was not replaced")
+    seen.remarks.append("not replaced" if broken.replaced_s is None else f"replaced after {broken.replaced_s:.0f} s")
     if wiring == "split":
-        seen.demand_all_answered(stuck.during)
-    seen.demand_all_answered(stuck.after)
+        seen.demand_all_answered(broken.during)
+    seen.demand_all_answered(broken.after)
     return seen
 
 
@@ -357,7 +357,8 @@ ROWS = [
     Row("hang-tokenizer", SPLIT, partial(_hang, "Tokenizer")),
     Row("hang-pooler", SPLIT, partial(_hang, "Pooler")),
     Row("hang-ingress", BOTH, partial(_hang, "Ingress")),
-    Row("stuck-engine", BOTH, _stuck, 240),
+    Row("stuck-engine", BOTH, partial(_broken_engine, "hang"), 240),
+    Row("lost-thread", BOTH, partial(_broken_engine, "out_of_memory"), 240),
     Row("memory-pressure", BOTH, _memory_pressure, 180),
     Row("kill-haproxy", BOTH, _haproxy),
     Row("kill-proxy-actor", BOTH, _manager, 200),

@@ -1,4 +1,4 @@
-"""An engine call that never comes back: the process lives and answers, and encodes nothing any more."""
+"""A replica that encodes nothing any more though its process lives and answers: its engine is stuck, or its thread is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.experiments import body_of, fake_args, is_right
 from tests.chaos.load import Client, Load, Outcome
 
-STICKING_ID = 14
+_BREAKING_ID = 14
 
 _POLL_S = 0.5
 _WAITS_S = 3.0
@@ -19,7 +19,7 @@ _AFTER_S = 5.0
 
 
 @dataclass(slots=True)
-class Stuck:
+class Broken:
     """What clients saw until the replica was replaced, and after that.
 
     Attributes:
@@ -31,21 +31,21 @@ class Stuck:
     replaced_s: float | None
 
 
-def sticking_args(wiring: str) -> dict[str, Any]:
-    """An engine with a token that it never gets over."""
-    return fake_args(wiring, fake_faults={STICKING_ID: "hang"})
+def breaking_args(wiring: str, fault: str) -> dict[str, Any]:
+    """An engine with a token that breaks it: ``hang`` never comes back, ``out_of_memory`` ends the thread that called it."""
+    return fake_args(wiring, fake_faults={_BREAKING_ID: fault})
 
 
-async def stick(cluster: Cluster, deployment: str, rate_per_s: float, most_s: float) -> Stuck:
+async def break_one(cluster: Cluster, deployment: str, rate_per_s: float, most_s: float) -> Broken:
     """Send one text with that token while others ask, and wait until its replica is replaced."""
     before = set(cluster.processes(deployment))
     load = Load(cluster.port, rate_per_s, body_of, is_right)
     over = asyncio.Event()
     running = asyncio.create_task(load.run(most_s, over))
     begun_s = time.monotonic()
-    # Its own limit is short, so that no other replica gets it.
+    # Its own limit is short, so that a stuck replica keeps it.
     client = Client(cluster.port)
-    status, content = await client.post({"input": [[5, STICKING_ID]], "timeout_s": _WAITS_S})
+    status, content = await client.post({"input": [[5, _BREAKING_ID]], "timeout_s": _WAITS_S})
     client.close()
     assert status != 200, content
     replaced_s = None
@@ -57,4 +57,4 @@ async def stick(cluster: Cluster, deployment: str, rate_per_s: float, most_s: fl
     over.set()
     during = await running
     after = await Load(cluster.port, rate_per_s, body_of, is_right).run(_AFTER_S)
-    return Stuck(during, after, replaced_s)
+    return Broken(during, after, replaced_s)
