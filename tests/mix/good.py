@@ -41,7 +41,7 @@ def good_kinds(reference: Reference, texts: Texts) -> Iterator[Kind]:
     yield Kind("token ids", 6, good.token_ids)
     yield Kind("ids and text mixed", 3, good.mixed)
     yield Kind("llama-server's shape", 6, good.native)
-    yield Kind("truncated", 0.5, good.truncated)
+    yield Kind("truncated", 0.2, good.truncated)
     yield Kind("slow to send", 1, good.sent_slowly)
     yield Kind("slow to read", 1, good.read_slowly)
     yield Kind("leaving", 3, good.leaving)

@@ -52,7 +52,7 @@ class _Scores:
         """A request that names no strategy: the head's, or by late interaction without one."""
 
         def make(chance: random.Random) -> Request:
-            query, documents = self._texts.one(chance), self._texts.some(chance, 5)
+            query, documents = self._texts.one(chance), self._texts.some(chance, 4)
             if self._reference.ranks:
                 wanted = self._reference.pairs(query, documents, unit_interval=unit_interval)
             else:
