@@ -93,7 +93,7 @@ def _kill(deployment: str, wiring: str) -> Seen:
     seen = Seen()
     cost_s, rate_per_s, body, check = _requests_for(deployment)
     with running(fake_args(wiring, fake_seconds_per_token=cost_s), two_of_each(wiring)) as cluster:
-        losses = asyncio.run(kill_replicas(cluster, deployment, 20, rate_per_s, body, check))
+        losses = asyncio.run(kill_replicas(cluster, deployment, 12, rate_per_s, body, check))
     seen.add(losses.outcome)
     seen.remarks.append(f"{losses.kills} kills, replaced within {max(losses.replaced_s):.1f} s")
     _demand_after_losses(seen, losses.outcome, deployment, losses.kills)
@@ -102,7 +102,7 @@ def _kill(deployment: str, wiring: str) -> Seen:
 
 def _kill_real(wiring: str) -> Seen:
     seen = Seen()
-    capacity_per_s, losses = asyncio.run(kill_real_encoders(wiring, 30))
+    capacity_per_s, losses = asyncio.run(kill_real_encoders(wiring, 20))
     seen.add(losses.outcome)
     seen.remarks.append(
         f"half of {capacity_per_s:.0f} requests/s, {losses.kills} kills, replaced within {max(losses.replaced_s):.1f} s"
