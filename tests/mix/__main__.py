@@ -30,7 +30,7 @@ _PARTS = 10
 _WARM_PARTS = 2
 """Parts of the requests, after which what is allocated once has been."""
 _MOST_GROWTH = 0.05
-_LIMIT_S = 1_200.0
+_LIMIT_S = 1_800.0
 
 Memory = dict[str, float]
 
