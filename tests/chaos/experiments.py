@@ -216,12 +216,12 @@ async def hang(
 
     def stop() -> None:
         os.kill(process, signal.SIGSTOP)
-        time.sleep(seconds)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(process, signal.SIGCONT)
 
-    try:
-        return await under_load(cluster, rate_per_s, stop, body=body, check=check)
-    finally:
-        os.kill(process, signal.SIGCONT)
+    return await under_load(cluster, rate_per_s, stop, body=body, check=check)
 
 
 @dataclass(slots=True)

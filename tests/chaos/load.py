@@ -20,13 +20,16 @@ Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 # What Retry-After says.
 _RETRY_AFTER_S = 1.0
 
+# Above every limit that the experiments set.
+_ANSWER_WITHIN_S = 70.0
+
 
 @dataclass(slots=True)
 class Outcome:
     """What clients saw.
 
     Attributes:
-        statuses: answers by status; 0 is a broken connection.
+        statuses: answers by status; 0 is a broken connection, or no answer at all.
         seconds: status → how long each answer took.
         finished_s: status → when each answer came, seconds after the load began.
         wrong: answers of status 200 that were not right.
@@ -181,11 +184,11 @@ class Load:
         client = self._idle.pop() if self._idle else Client(self._port)
         body = self._body(number)
         begun_s = time.monotonic()
-        status, content = await client.post(body)
+        status, content = await self._ask(client, body)
         if self._retry and status in (0, 503):
             self.outcome.retried += 1
             await asyncio.sleep(_RETRY_AFTER_S)
-            status, content = await client.post(body)
+            status, content = await self._ask(client, body)
         ended_s = time.monotonic()
         self._idle.append(client)
         outcome = self.outcome
@@ -196,3 +199,10 @@ class Load:
             outcome.wrong += 1
         if status not in (200, 429) and len(outcome.bodies) < 5:
             outcome.bodies.append(content[:300].decode("utf-8", "replace"))
+
+    @staticmethod
+    async def _ask(client: Client, body: dict[str, Any]) -> tuple[int, bytes]:
+        try:
+            return await asyncio.wait_for(client.post(body), _ANSWER_WITHIN_S)
+        except TimeoutError:
+            return 0, b"no answer within %d s" % _ANSWER_WITHIN_S
