@@ -6,6 +6,7 @@ python -m tests.chaos [--wiring fused] [NAME …] runs all rows or some; the exi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -13,10 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 from tests.chaos.report import Seen, table
 from tests.chaos.rows import BOTH, ROWS, Row
+
+# An environment variable that all processes of a row have.
+_MARK = "POOLHOUSE_CHAOS_ROW"
 
 
 def main() -> int:
@@ -53,21 +58,28 @@ def _in_a_process(row: Row, wiring: str) -> Seen:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seen.json"
         command = [sys.executable, "-m", "tests.chaos", "--wiring", wiring, "--here", str(file), row.name]
-        process = subprocess.Popen(command, start_new_session=True)
+        mark = f"{_MARK}={uuid.uuid4().hex}"
+        process = subprocess.Popen(command, env={**os.environ, **dict([mark.split("=")])})
         try:
             process.wait(row.limit_s)
         except subprocess.TimeoutExpired:
             return Seen(faults=[f"not over within {row.limit_s:g} s"])
         finally:
-            if process.poll() is None:
-                # Ray's own processes end with the one that started them.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end_marked(mark.encode())
+            process.wait()
         if not file.exists():
             return Seen(
                 faults=[f"the experiment itself failed with status {process.returncode}; see its traceback above"]
             )
         return Seen.of_json(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _end_marked(mark: bytes) -> None:
+    """End all that a row has started and left: its own process where it is not over, and the HAProxy of a Ray that was lost."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":
