@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.cluster import Cluster, wait_until
-from tests.chaos.experiments import POISON_ID, fake_args, is_right, text_of
+from tests.chaos.experiments import POISON_ID, WORDS, fake_args, is_right, text_of
 from tests.chaos.front import commands
 from tests.chaos.load import Client, Load, Outcome
 
 _CHILD_WITHIN_S = 90.0
-_INNOCENT = 6
-_AGAIN_S = 4.0
-_RATE_PER_S = 3.0
+INNOCENT = 3
+_AGAIN_S = 6.0
+_RATE_PER_S = 1.0
 
-# A text is half a second in the engine: long enough to be met there.
-_COST_S = 0.05
-_STILL_S = 0.3
+# A text is a second and a half in the engine, long enough to be met there; what an encoder tries at its start takes half of one.
+_COST_S = 0.01
+_WORDS = 150
+_STILL_S = 0.9
 _MODULE = b"cluster.isolat"
 
 
@@ -40,20 +42,20 @@ class Asked:
 
 
 def isolation_args() -> dict[str, Any]:
-    """The split wiring with an engine that takes half a second for a text."""
+    """The split wiring with an engine that takes a second and a half for a long text."""
     return fake_args(fake_seconds_per_token=_COST_S)
 
 
 async def disturb_isolation(cluster: Cluster, disturb: Callable[[int], object]) -> Asked:
     """Send innocent texts with a deadly one behind them; ``disturb`` gets the process id of the child that works on one."""
     client = Client(cluster.port)
-    body = {"input": [*(text_of(number) for number in range(_INNOCENT)), [POISON_ID]]}
+    body = {"input": [*map(_long_text, range(INNOCENT)), [POISON_ID]]}
     asked = asyncio.create_task(client.post(body))
     child = await asyncio.to_thread(_working_child)
     await asyncio.to_thread(disturb, child)
     status, content = await asked
     client.close()
-    load = Load(cluster.port, _RATE_PER_S, lambda number: {"input": text_of(number % _INNOCENT)}, is_right)
+    load = Load(cluster.port, _RATE_PER_S, lambda number: {"input": _long_text(number % INNOCENT)}, is_right)
     again = await load.run(_AGAIN_S)
     return Asked(status, content[:300].decode("utf-8", "replace"), again)
 
@@ -82,6 +84,10 @@ async def send_deadly(
 _APART_S = 8.0
 
 
+def _long_text(number: int) -> str:
+    return " ".join(random.Random(number).choices(WORDS, k=_WORDS))
+
+
 def _working_child() -> int:
     """Process id of a child that has loaded its engine and waits inside it."""
     found = 0
@@ -90,9 +96,9 @@ def _working_child() -> int:
         nonlocal found
         for pid, words in commands().items():
             if any(word.startswith(_MODULE) for word in words):
-                before = _cpu_ticks(pid)
+                before = _asleep_at(pid)
                 time.sleep(_STILL_S)
-                if before and before == _cpu_ticks(pid):
+                if before and before == _asleep_at(pid):
                     found = pid
         return bool(found)
 
@@ -100,10 +106,10 @@ def _working_child() -> int:
     return found
 
 
-def _cpu_ticks(pid: int) -> int:
-    """CPU time of a process so far; 0 where it has ended."""
+def _asleep_at(pid: int) -> int:
+    """CPU time of a process so far if it sleeps, so that a machine with no core to spare for it is no sleep; else 0."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
         return 0
-    return int(fields[11]) + int(fields[12])
+    return int(fields[11]) + int(fields[12]) if fields[0] == "S" else 0

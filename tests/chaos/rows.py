@@ -30,7 +30,7 @@ from tests.chaos.experiments import (
     under_load,
 )
 from tests.chaos.front import kill_haproxy, kill_manager
-from tests.chaos.isolation import disturb_isolation, isolation_args, send_deadly
+from tests.chaos.isolation import INNOCENT, disturb_isolation, isolation_args, send_deadly
 from tests.chaos.load import Body, Check
 from tests.chaos.memory import starve
 from tests.chaos.messages import GRPC_LIMIT, large_requests, oversized_args
@@ -269,7 +269,7 @@ def _judge_isolation(seen: Seen, asked: Any) -> None:
     seen.add(asked.again, "the innocent texts, sent again")
     seen.remarks.append(f"all together with the deadly one: {asked.status or 'broken'}")
     seen.demand_all_answered(asked.again)
-    convicted = asked.status == 422 and any(f"input[{number}]" in asked.content for number in range(6))
+    convicted = asked.status == 422 and any(f"input[{number}]" in asked.content for number in range(INNOCENT))
     seen.demand(not convicted, f"innocent texts were convicted: {asked.content}")
     seen.demand(asked.status != 200, "a deadly text was answered")
 
