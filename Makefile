@@ -51,9 +51,9 @@ bench: $(VENV)/.test ## Measure side by side (ROWS="batch cpu", QUICK=1, LLAMA_S
 		$(foreach server,$(SERVERS),--server $(server)) $(if $(LLAMA_SERVER),--llama-server $(LLAMA_SERVER))
 
 .PHONY: chaos
-chaos: $(VENV)/.test ## Kill, stop and overload a cluster on this machine, part by part (half an hour)
+chaos: $(VENV)/.test ## Kill, stop and overload a cluster on this machine, row by row (half an hour; ROWS="kill hang", WIRING=fused)
 	$(BIN)/poolhouse models pull
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos $(if $(WIRING),--wiring $(WIRING)) $(ROWS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style and format
@@ -87,9 +87,10 @@ pictures: $(VENV)/.serve ## Draw the pictures of docs/pooling.md again; PAIRS na
 autoscaling: $(VENV)/.test ## Measure a step of load on this machine; writes docs/autoscaling.png
 	$(BIN)/python -m benchmarks.autoscaling --picture docs/autoscaling.png
 
-.PHONY: soak
-soak: $(VENV)/.test ## Watch the memory of ingress and encoders over 100,000 requests
-	$(BIN)/python -m benchmarks.soak
+.PHONY: mix
+mix: $(VENV)/.test ## Judge every answer to 100,000 requests of all kinds, and the memory (REQUESTS=5000, WIRING=fused)
+	$(BIN)/poolhouse models pull
+	$(BIN)/python -m tests.mix $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(WIRING),--wiring $(WIRING))
 
 .PHONY: clean
 clean: ## Remove .venv and caches (the model cache stays)

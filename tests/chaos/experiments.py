@@ -11,8 +11,11 @@ import os
 import random
 import signal
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +46,20 @@ def fake_args(wiring: str = "split", **encoder: Any) -> dict[str, Any]:
     }
 
 
-def overload_args() -> dict[str, Any]:
+def encoders_of(wiring: str) -> str:
+    """The deployment whose replicas encode."""
+    return "Ingress" if wiring == "fused" else "Encoder-e"
+
+
+def two_of_each(wiring: str) -> dict[str, int]:
+    """Two replicas of every deployment."""
+    names = ["Ingress"] if wiring == "fused" else ["Ingress", "Tokenizer", "Pooler", "Encoder-e"]
+    return dict.fromkeys(names, 2)
+
+
+def overload_args(wiring: str = "split") -> dict[str, Any]:
     """The fake engine with a cost that makes it serve 30 requests a second, and a short deadline."""
-    args = fake_args(fake_seconds_per_token=1 / (TOKENS_OF_BODY * OVERLOAD_CAPACITY_PER_S))
+    args = fake_args(wiring, fake_seconds_per_token=1 / (TOKENS_OF_BODY * OVERLOAD_CAPACITY_PER_S))
     return {**args, "limits": {"timeout_s": OVERLOAD_TIMEOUT_S}}
 
 
@@ -87,6 +101,16 @@ class Overload:
     goodput_share: float
     refusal_p99_s: float
     normal_after_s: float
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Another process of this machine that computes without pause."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 async def overload(cluster: Cluster, seconds: float, times: float = 10.0) -> Overload:
@@ -192,12 +216,12 @@ async def hang(
 
     def stop() -> None:
         os.kill(process, signal.SIGSTOP)
-        time.sleep(seconds)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(process, signal.SIGCONT)
 
-    try:
-        return await under_load(cluster, rate_per_s, stop, body=body, check=check)
-    finally:
-        os.kill(process, signal.SIGCONT)
+    return await under_load(cluster, rate_per_s, stop, body=body, check=check)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,7 @@ from tests.chaos.experiments import under_load
 from tests.chaos.load import Outcome
 
 _BACK_WITHIN_S = 60.0
-
-# A replacement takes seconds to start, so that the next fault is later.
-_APART_S = 2.0
+_MORE_S = 12.0
 
 
 def haproxies() -> list[int]:
@@ -29,22 +27,12 @@ def haproxies() -> list[int]:
     ]
 
 
-def failures_s(outcome: Outcome) -> list[list[float]]:
-    """When requests failed, seconds after the load began, in bursts: those of one fault lie close together."""
-    bursts: list[list[float]] = []
-    for at_s in sorted(at_s for status, times in outcome.finished_s.items() if status != 200 for at_s in times):
-        if not bursts or at_s - bursts[-1][-1] > _APART_S:
-            bursts.append([])
-        bursts[-1].append(at_s)
-    return bursts
-
-
 def managers() -> list[int]:
     """Process ids of the actors that manage an HAProxy."""
     return [pid for pid, words in commands().items() if words[0].startswith(b"ray::HAProxyManager")]
 
 
-async def kill_haproxy(cluster: Cluster, rate_per_s: float, more_s: float = 15.0) -> Outcome:
+async def kill_haproxy(cluster: Cluster, rate_per_s: float, more_s: float = _MORE_S) -> Outcome:
     """End HAProxy with signal 9 and go on asking."""
 
     def kill() -> None:
@@ -65,7 +53,7 @@ async def kill_manager(cluster: Cluster, rate_per_s: float) -> tuple[Outcome, Ou
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: bool(set(managers()) - set(killed)), _BACK_WITHIN_S, lambda: "no HAProxyManager runs")
 
-    first = await under_load(cluster, rate_per_s, kill, 15.0)
+    first = await under_load(cluster, rate_per_s, kill, _MORE_S)
 
     def replace_ingresses() -> None:
         # Both, one after the other: whoever still goes by the old list then has nobody left to ask.
@@ -73,7 +61,7 @@ async def kill_manager(cluster: Cluster, rate_per_s: float) -> tuple[Outcome, Ou
             os.kill(process, signal.SIGKILL)
             cluster.wait_for_replicas("Ingress", 2, without=process, within_s=60)
 
-    second = await under_load(cluster, rate_per_s, replace_ingresses, 10.0)
+    second = await under_load(cluster, rate_per_s, replace_ingresses, 5.0)
     return first, second
 
 

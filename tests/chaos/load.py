@@ -20,13 +20,16 @@ Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 # What Retry-After says.
 _RETRY_AFTER_S = 1.0
 
+# Above every limit that the experiments set.
+_ANSWER_WITHIN_S = 70.0
+
 
 @dataclass(slots=True)
 class Outcome:
     """What clients saw.
 
     Attributes:
-        statuses: answers by status; 0 is a broken connection.
+        statuses: answers by status; 0 is a broken connection, or no answer at all.
         seconds: status → how long each answer took.
         finished_s: status → when each answer came, seconds after the load began.
         wrong: answers of status 200 that were not right.
@@ -74,8 +77,9 @@ class Client:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
             writer.write(head.encode() + content)
-            status, content, last = await _read_answer(reader)
-            if last:
+            answer = await read_head(reader)
+            content = await answer.read_content(reader)
+            if answer.is_last:
                 self.close()
         except (OSError, asyncio.IncompleteReadError, ValueError):
             self.close()
@@ -83,7 +87,7 @@ class Client:
         except asyncio.CancelledError:
             self.close()
             raise
-        return status, content
+        return answer.status, content
 
     def close(self) -> None:
         """Drop the connection."""
@@ -92,20 +96,51 @@ class Client:
             self._streams = None
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-    """Return status, content, and whether the server closes the connection after it, as one that is replaced does."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    status = int(head.split(" ", 2)[1])
-    last = "connection: close" in head
-    if "transfer-encoding: chunked" in head:
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer.
+
+    Attributes:
+        length: of the body in bytes; None where it comes in chunks.
+        is_last: whether the server closes the connection after it, as one that is replaced does.
+    """
+
+    status: int
+    length: int | None
+    is_last: bool
+
+    async def read_content(self, reader: asyncio.StreamReader, piece_bytes: int = 2**30, pause_s: float = 0.0) -> bytes:
+        """Return the body, read in pieces of so many bytes with a pause after each."""
+        if self.length is not None:
+            return await _read_slowly(reader, self.length, piece_bytes, pause_s)
         parts = []
         while size := int(await reader.readline(), 16):
-            parts.append(await reader.readexactly(size))
+            parts.append(await _read_slowly(reader, size, piece_bytes, pause_s))
             await reader.readexactly(2)
         await reader.readexactly(2)
-        return status, b"".join(parts), last
+        return b"".join(parts)
+
+
+async def read_head(reader: asyncio.StreamReader) -> Head:
+    """Read the head of an answer.
+
+    Raises:
+        ValueError: what came is no HTTP.
+        IncompleteReadError: the connection ended before.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = head.partition("content-length:")[2].partition("\r\n")[0]
-    return status, await reader.readexactly(int(length)), last
+    chunked = "transfer-encoding: chunked" in head
+    return Head(int(head.split(" ", 2)[1]), None if chunked else int(length), "connection: close" in head)
+
+
+async def _read_slowly(reader: asyncio.StreamReader, size: int, piece_bytes: int, pause_s: float) -> bytes:
+    parts = []
+    for at in range(0, size, piece_bytes):
+        parts.append(await reader.readexactly(min(piece_bytes, size - at)))
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    return b"".join(parts)
 
 
 class Load:
@@ -149,11 +184,11 @@ class Load:
         client = self._idle.pop() if self._idle else Client(self._port)
         body = self._body(number)
         begun_s = time.monotonic()
-        status, content = await client.post(body)
+        status, content = await self._ask(client, body)
         if self._retry and status in (0, 503):
             self.outcome.retried += 1
             await asyncio.sleep(_RETRY_AFTER_S)
-            status, content = await client.post(body)
+            status, content = await self._ask(client, body)
         ended_s = time.monotonic()
         self._idle.append(client)
         outcome = self.outcome
@@ -164,3 +199,10 @@ class Load:
             outcome.wrong += 1
         if status not in (200, 429) and len(outcome.bodies) < 5:
             outcome.bodies.append(content[:300].decode("utf-8", "replace"))
+
+    @staticmethod
+    async def _ask(client: Client, body: dict[str, Any]) -> tuple[int, bytes]:
+        try:
+            return await asyncio.wait_for(client.post(body), _ANSWER_WITHIN_S)
+        except TimeoutError:
+            return 0, b"no answer within %d s" % _ANSWER_WITHIN_S

@@ -11,12 +11,11 @@ from ray import serve
 from ray.cluster_utils import Cluster as Nodes
 
 from tests.chaos.cluster import Cluster, set_environment
-from tests.chaos.experiments import fake_args, under_load
+from tests.chaos.experiments import fake_args, two_of_each, under_load
 from tests.chaos.load import Outcome
 from tests.support.ports import free_port
 
 _STORE_BYTES = 100 * 2**20
-_REPLICAS = {"Ingress": 2, "Tokenizer": 2, "Pooler": 2, "Encoder-e": 2}
 
 
 @contextmanager
@@ -39,10 +38,10 @@ def _two_nodes() -> Iterator[tuple[Cluster, Any, Any]]:
         nodes.shutdown()
 
 
-async def lose_a_node(rate_per_s: float) -> Outcome:
+async def lose_a_node(wiring: str, rate_per_s: float) -> Outcome:
     """Spread two replicas of every stage over two nodes, and end one node's processes under load."""
     with _two_nodes() as (cluster, nodes, worker):
-        cluster.deploy(fake_args(fake_seconds_per_token=1 / 2_000), _REPLICAS, spread=True)
+        cluster.deploy(fake_args(wiring, fake_seconds_per_token=1 / 2_000), two_of_each(wiring), spread=True)
         return await under_load(
-            cluster, rate_per_s, lambda: nodes.remove_node(worker, allow_graceful=False), more_s=25.0, retry=True
+            cluster, rate_per_s, lambda: nodes.remove_node(worker, allow_graceful=False), more_s=15.0, retry=True
         )

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.engine.fake import FakeVocabulary
 from cluster.types import PoolingType
 from tests.chaos.cluster import Cluster
-from tests.chaos.experiments import fake_args, text_of, under_load
+from tests.chaos.experiments import encoders_of, fake_args, text_of, under_load
 from tests.chaos.front import commands
 from tests.chaos.load import Outcome
 from tests.support.pipelines import expected_rows
@@ -25,9 +25,9 @@ _POLL_S = 0.1
 _PROMPTS = ("first", "second")
 
 
-def version_args(version: int) -> dict[str, Any]:
+def version_args(version: int, wiring: str = "split") -> dict[str, Any]:
     """The fake engine behind a model that has another prompt in each version, and messages that hold four texts."""
-    args = fake_args(fake_seconds_per_token=1 / 5_000)
+    args = fake_args(wiring, fake_seconds_per_token=1 / 5_000)
     model = {"source": "fake", "prompts": {"query": _PROMPTS[version] + " "}}
     return {**args, "models": {"m": model}, "batching": {"message_tokens": 64}}
 
@@ -60,13 +60,14 @@ async def update_slowly(
     cluster: Cluster, args: dict[str, Any], replicas: dict[str, int], load_s: float, rate_per_s: float
 ) -> Outcome:
     """Replace everything while requests come in; each new encoder's process is stopped for so long before it starts."""
-    old = set(_encoders())
+    deployment = encoders_of(args["wiring"])
+    old = set(_replicas(deployment))
     over = threading.Event()
 
     def hold() -> None:
         held: dict[int, float] = {}
         while not over.wait(_POLL_S) or held:
-            for pid in set(_encoders()) - old - held.keys():
+            for pid in set(_replicas(deployment)) - old - held.keys():
                 os.kill(pid, signal.SIGSTOP)
                 held[pid] = time.monotonic()
             for pid, since_s in list(held.items()):
@@ -87,17 +88,19 @@ async def update_slowly(
     return await under_load(cluster, rate_per_s, deploy, 5.0, queries_of, are_of_one_version)
 
 
-async def update_badly(cluster: Cluster, replicas: dict[str, int], seconds: float, rate_per_s: float) -> Outcome:
+async def update_badly(
+    cluster: Cluster, args: dict[str, Any], replicas: dict[str, int], seconds: float, rate_per_s: float
+) -> Outcome:
     """Deploy a version whose encoders die as they start, while requests come in."""
-    args = version_args(1)
-    args["encoders"] = {"e": {**args["encoders"]["e"], "fake_poison_id": FakeVocabulary.bos}}
+    deadly = {"e": {**args["encoders"]["e"], "fake_poison_id": FakeVocabulary.bos}}
 
     def deploy() -> None:
-        cluster.submit(args, replicas)
+        cluster.submit({**args, "encoders": deadly}, replicas)
         time.sleep(seconds)
 
     return await under_load(cluster, rate_per_s, deploy, 0.0, queries_of, are_of_one_version)
 
 
-def _encoders() -> list[int]:
-    return [pid for pid, words in commands().items() if words[0].startswith(b"ray::ServeReplica:poolhouse:Encoder-e")]
+def _replicas(deployment: str) -> list[int]:
+    title = b"ray::ServeReplica:poolhouse:" + deployment.encode()
+    return [pid for pid, words in commands().items() if words[0].startswith(title)]

@@ -10,8 +10,9 @@ import pytest
 from tests.chaos.cluster import Cluster, running
 from tests.chaos.engines import FAULTS, HANG_ID, OUT_OF_MEMORY_ID, break_engine
 from tests.chaos.experiments import POISON_ID, disconnect, fake_args, hang, kill_replicas, under_load
-from tests.chaos.front import failures_s, kill_haproxy
+from tests.chaos.front import kill_haproxy
 from tests.chaos.load import Client
+from tests.chaos.report import failures_s
 
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
 
