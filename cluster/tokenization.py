@@ -132,6 +132,20 @@ class TokenizedModel:
         return cls(name, config, facts, fingerprint, vocabulary, max_tokens, pairs, suffix)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownTokens:
+    """Tokens to be shown, packed: int32 ``[n]`` ids, and the piece of each different one where they were asked for.
+
+    Attributes:
+        distinct: int32 ``[k]``, the different ids in rising order.
+        pieces: their bytes.
+    """
+
+    ids: Int32
+    distinct: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    pieces: list[bytes] = field(default_factory=list)
+
+
 class Tokenizer:
     """The Tokenizer stage for all models of a configuration."""
 
@@ -177,8 +191,10 @@ class Tokenizer:
             errors=errors,
         )
 
-    def tokens(self, model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        """Return the (id, piece) pairs of one content, as ``POST /tokenize`` shows them.
+    def shown(
+        self, model: str, content: Input, add_special: bool, parse_special: bool, *, with_pieces: bool
+    ) -> ShownTokens:
+        """Return the tokens of one content, as ``POST /tokenize`` shows them.
 
         Raises:
             InvalidRequest: an id in a mixed content is outside the vocabulary.
@@ -187,12 +203,22 @@ class Tokenizer:
         vocabulary = tokenized.vocabulary
         parts: Sequence[int | str] = [content] if isinstance(content, str) else content
         options = TextOptions(PoolingType.NONE, parse_special=parse_special)
-        ids = _mixed(tokenized, parts, options).tolist() if parts else []
+        ids = _mixed(tokenized, parts, options) if parts else _NO_TOKENS
         if add_special:
-            ids = [*vocabulary.prefix, *ids, *tokenized.suffix]
-        return [(token_id, vocabulary.piece(token_id)) for token_id in ids]
+            around = (np.asarray(special, dtype=np.int32) for special in (vocabulary.prefix, tokenized.suffix))
+            ids = np.concatenate([next(around), ids, next(around)])
+        if not with_pieces:
+            return ShownTokens(ids)
+        distinct = np.unique(ids)
+        return ShownTokens(ids, distinct, [vocabulary.piece(token_id) for token_id in distinct.tolist()])
 
-    def text(self, model: str, ids: Sequence[int]) -> str:
+    def tokens(self, model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
+        """Return the (id, piece) pairs of one content; raises as ``shown``."""
+        shown = self.shown(model, content, add_special, parse_special, with_pieces=True)
+        pieces = dict(zip(shown.distinct.tolist(), shown.pieces, strict=True))
+        return [(token_id, pieces[token_id]) for token_id in shown.ids.tolist()]
+
+    def text(self, model: str, ids: Sequence[int] | Int32) -> str:
         """Return the text of ``ids``.
 
         Raises:
@@ -323,7 +349,7 @@ def _may_be_cut(tokens: int, room: int, options: TextOptions) -> bool:
     return tokens > room or (options.content_tokens is not None and tokens > options.content_tokens)
 
 
-def _checked_ids(model: TokenizedModel, ids: Sequence[int | str]) -> Int32:
+def _checked_ids(model: TokenizedModel, ids: Sequence[int | str] | Int32) -> Int32:
     array = np.asarray(ids, dtype=np.int64)
     outside = (array < 0) | (array >= model.vocabulary.size)
     if outside.any():

@@ -12,13 +12,14 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from cluster.assembly import rebuild_tokenizer
+from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
 from cluster.fused import FusedStages, score_here
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import TextBatch, Tokenizer
-from cluster.types import Float32, TokenBatch, VectorBatch
+from cluster.tokenization import ShownTokens, TextBatch, Tokenizer
+from cluster.types import Float32, Int32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, call_again
 
@@ -100,13 +101,15 @@ async def split(
     async def score(batch: InteractionBatch) -> Float32:
         return await (score_here(own_pooler, batch) if batch.is_light else to_scorer.send(batch))
 
-    async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        pairs: list[tuple[int, bytes]] = await call_again(
-            tokenizer, "tokens", model, content, add_special, parse_special
+    async def tokens(
+        model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool
+    ) -> ShownTokens:
+        shown: ShownTokens = await call_again(
+            tokenizer, "tokens", model, content, add_special, parse_special, with_pieces
         )
-        return pairs
+        return shown
 
-    async def text(model: str, ids: list[int]) -> str:
+    async def text(model: str, ids: Int32) -> str:
         return str(await call_again(tokenizer, "text", model, ids))
 
     async def check_ready() -> None:

@@ -6,13 +6,13 @@ already. FastAPI holds them together and serves the description of the API.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -36,6 +36,9 @@ from cluster.reranking import Reranking
 from cluster.telemetry.metrics import REFUSALS, count_answer
 
 logger = logging.getLogger("poolhouse")
+
+# Below so many ids or characters a change of threads costs more than the work that it takes off the event loop.
+_PRINTED_HERE = 8_192
 
 
 def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
@@ -135,17 +138,17 @@ class _Paths:
         return Response(content, headers=headers, media_type="application/json")
 
     async def tokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request))
+        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request), request.headers)
         permitted_model(context.key, self._pipeline.router, call.model)
-        tokens = await self._pipeline.tokens(call)
-        content = llama_server.format_tokenize(call, tokens)
+        shown = await self._pipeline.tokens(call, context.request_id, request.headers.get("traceparent"))
+        content = await _printed(len(shown.ids), llama_server.format_tokenize, shown, call.with_pieces)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
-        model, ids, unknown = llama_server.parse_detokenize(await self._bodies.read(request))
-        permitted_model(context.key, self._pipeline.router, model)
-        text = await self._pipeline.text(model, ids)
-        content = orjson.dumps({"content": text})
+        call, unknown = llama_server.parse_detokenize(await self._bodies.read(request), request.headers)
+        permitted_model(context.key, self._pipeline.router, call.model)
+        text = await self._pipeline.text(call, context.request_id, request.headers.get("traceparent"))
+        content = await _printed(len(text), llama_server.format_detokenize, text)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def models(self, request: Request, context: RequestContext) -> Response:
@@ -166,6 +169,11 @@ class _Paths:
     def _check_key(self, call: EmbedCall, key: ApiKey | None) -> None:
         permitted_model(key, self._pipeline.router, call.model)
         check_items(key, len(call.inputs), call.param)
+
+
+async def _printed(size: int, printer: Callable[..., bytes], *arguments: object) -> bytes:
+    """Print an answer, on a thread where it is long."""
+    return printer(*arguments) if size <= _PRINTED_HERE else await asyncio.to_thread(printer, *arguments)
 
 
 def _guarded(

@@ -343,6 +343,23 @@ class TestShownTokens:
         shown = tokenizer.tokens("m", ["one", 5], add_special=True, parse_special=False)
         assert [token for token, _ in shown] == [CLS, *_words("one"), 5, SEP]
 
+    def test_pieces_are_looked_up_once_for_each_different_id_and_only_when_asked(self) -> None:
+        asked: list[int] = []
+
+        class Noting(FakeVocabulary):
+            def piece(self, token_id: int) -> bytes:
+                asked.append(token_id)
+                return super().piece(token_id)
+
+        tokenizer = Tokenizer({"m": _model(Noting())})
+        plain = tokenizer.shown("m", "one two one", False, False, with_pieces=False)
+        assert (plain.ids.tolist(), plain.ids.dtype) == (_words("one two one"), np.int32)
+        assert asked == plain.pieces == []
+        shown = tokenizer.shown("m", "one two one", True, False, with_pieces=True)
+        assert shown.ids.tolist() == [CLS, *_words("one two one"), SEP]
+        assert asked == shown.distinct.tolist() == sorted({CLS, SEP, *_words("one two")})
+        assert shown.pieces == [FakeVocabulary.piece(tokenizer.models["m"].vocabulary, token) for token in asked]  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("content", ["", []])
     def test_nothing_has_no_tokens(self, tokenizer: Tokenizer, content: Input) -> None:
         assert tokenizer.tokens("m", content, add_special=False, parse_special=True) == []
