@@ -89,7 +89,6 @@ class Admission:
         self._clock = clock
         self._characters_per_token = dict.fromkeys(config.models, _CHARACTERS_PER_TOKEN)
         self.loads = {name: EncoderLoad() for name in config.encoders}
-        self.refused = 0
 
     @property
     def backlog_tokens(self) -> int:
@@ -166,7 +165,6 @@ class Admission:
                 )
 
     def _refuse(self, why: str, retry_after_s: float) -> None:
-        self.refused += 1
         raise Overloaded(
             f"{why}; send it again later, or with a longer timeout_s", retry_after_s=max(1, math.ceil(retry_after_s))
         )

@@ -86,14 +86,15 @@ def rebuild_tokenizer(
 def _tokenized(
     config: PoolhouseConfig, name: str, facts: ModelFacts, mark: str, vocabulary: Vocabulary
 ) -> TokenizedModel:
-    contexts = [
-        encoder.context_tokens
-        for encoder in config.encoders.values()
+    contexts = {
+        f"encoders.{key}.context_tokens": encoder.context_tokens
+        for key, encoder in config.encoders.items()
         if encoder.model == name and encoder.context_tokens is not None
-    ]
-    return TokenizedModel.create(
-        name, config.models[name], facts, mark, vocabulary, context_tokens=min(contexts) if contexts else None
-    )
+    }
+    if not contexts:
+        return TokenizedModel.create(name, config.models[name], facts, mark, vocabulary)
+    key, tokens = min(contexts.items(), key=lambda item: item[1])
+    return TokenizedModel.create(name, config.models[name], facts, mark, vocabulary, tokens, key)
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, ModelDescription]:

@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 
 from cluster.config import Truncate
-from cluster.types import Float32, Int64, Lane, PoolingType, ScoreType
+from cluster.types import Float32, Int32, Int64, Lane, PoolingType, ScoreType
 
 Input = str | list[int] | list[str | int]
 """A text, token ids taken as they are, or llama-server's mixed form of texts and ids."""
@@ -103,6 +103,22 @@ class TokenizeCall:
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
+    timeout_s: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters and ids."""
+        parts = [self.content] if isinstance(self.content, str) else self.content
+        return sum(len(part) if isinstance(part, str) else 1 for part in parts)
+
+
+@dataclass(slots=True)
+class DetokenizeCall:
+    """A request for the text of ids, int32 ``[n]``."""
+
+    ids: Int32
+    model: str | None = None
+    timeout_s: float | None = None
 
 
 class Strategy(enum.StrEnum):

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
-from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import EngineError
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
+from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
 from cluster.types import Float32, TokenBatch, VectorBatch
@@ -33,6 +33,7 @@ class FusedStages:
         self.encoders = encoders
         self._config = config
         self._tokenizer = tokenizer
+        self._showing = ShowingThreads(tokenizer)
         self._pooler = Pooler()
 
     @classmethod
@@ -66,8 +67,8 @@ class FusedStages:
             finish=self._finish,
             score=partial(score_here, self._pooler),
             outstanding=lambda name: self._config.batching.outstanding,
-            tokens=self._tokens,
-            text=self._text,
+            tokens=self._showing.tokens,
+            text=self._showing.text,
             running=lambda name: 1,
         )
 
@@ -88,6 +89,7 @@ class FusedStages:
 
     def close(self) -> None:
         """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""
+        self._showing.close()
         with ExitStack() as closing:
             for encoder in self.encoders.values():
                 closing.callback(encoder.close)
@@ -105,14 +107,6 @@ class FusedStages:
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
         return await _work(self._pooler.finish, batch, inline=batch.is_brief)
-
-    async def _tokens(
-        self, model: str, content: Input, add_special: bool, parse_special: bool
-    ) -> list[tuple[int, bytes]]:
-        return await asyncio.to_thread(self._tokenizer.tokens, model, content, add_special, parse_special)
-
-    async def _text(self, model: str, ids: list[int]) -> str:
-        return await asyncio.to_thread(self._tokenizer.text, model, ids)
 
 
 @contextmanager

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cluster.attempts import within_limit
-from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
+from cluster.calls import AnswerOptions, DetokenizeCall, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
 from cluster.errors import InvalidRequest
 from cluster.item_errors import raise_item_errors
 from cluster.pooler import PoolerBatch
 from cluster.routing import Router
+from cluster.showing import ShowingAccount
 from cluster.stages import ModelDescription, Senders, Stages
 from cluster.timings import count_queue, timings
-from cluster.tokenization import TextBatch, TextOptions, prompt_of
+from cluster.tokenization import ShownTokens, TextBatch, TextOptions, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts
 
 
@@ -27,6 +28,7 @@ class Pipeline:
 
     def __init__(self, config: PoolhouseConfig, descriptions: Mapping[str, ModelDescription], senders: Senders) -> None:
         self.stages = Stages(config, descriptions, senders)
+        self._showing = ShowingAccount(config.limits)
 
     @property
     def config(self) -> PoolhouseConfig:
@@ -57,15 +59,39 @@ class Pipeline:
             "embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts, started_s)
         )
 
-    async def tokens(self, call: TokenizeCall) -> list[tuple[int, bytes]]:
-        """Return the (id, piece) pairs of a content."""
-        return await self.stages.senders.tokens(
-            self.router.resolve(call.model), call.content, call.add_special, call.parse_special
-        )
+    async def tokens(self, call: TokenizeCall, request_id: str, trace: str | None = None) -> ShownTokens:
+        """Return a content's tokens within the call's time limit.
 
-    async def text(self, model: str | None, ids: list[int]) -> str:
-        """Return the text of token ids."""
-        return await self.stages.senders.text(self.router.resolve(model), ids)
+        Raises:
+            InvalidRequest: an id is outside the vocabulary.
+            PayloadTooLarge: it has more tokens than the limit.
+            Overloaded: too much of this work waits already.
+            DeadlineExceeded: the limit passed.
+        """
+        model, size = self.router.resolve(call.model), call.size
+
+        async def attempt(facts: RequestFacts) -> ShownTokens:
+            with self._showing.hold(size, facts.remaining_s):
+                return await self.stages.senders.tokens(
+                    model, call.content, call.add_special, call.parse_special, call.with_pieces
+                )
+
+        timeout_s = self.config.limits.within(call.timeout_s)
+        shown = await within_limit("show tokens", request_id, trace, 1, timeout_s, attempt)
+        self.stages.check_tokens(len(shown.ids), "content")
+        return shown
+
+    async def text(self, call: DetokenizeCall, request_id: str, trace: str | None = None) -> str:
+        """Return the text of token ids; raises as ``tokens``."""
+        model, size = self.router.resolve(call.model), len(call.ids)
+        self.stages.check_tokens(size, "tokens")
+
+        async def attempt(facts: RequestFacts) -> str:
+            with self._showing.hold(size, facts.remaining_s):
+                return await self.stages.senders.text(model, call.ids)
+
+        timeout_s = self.config.limits.within(call.timeout_s)
+        return await within_limit("show text", request_id, trace, 1, timeout_s, attempt)
 
     async def _embed(self, call: EmbedCall, facts: RequestFacts, started_s: float) -> EmbedAnswer:
         model = self.router.resolve(call.model)

@@ -58,13 +58,6 @@ def pool_one(hidden: Float32, pooling: PoolingType) -> Float32:
     return _REDUCE[pooling.code](hidden)
 
 
-def norm_weighted(hidden: Float32) -> Float32:
-    """The mean of the tokens' vectors weighted by their Euclidean norms, float32 ``[dimensions]``."""
-    weights = np.linalg.norm(hidden, axis=1)
-    total = float(weights.sum())
-    return np.asarray(weights @ hidden / total if total else hidden.mean(axis=0), dtype=np.float32)
-
-
 def _none(sequence: Float32) -> Float32:
     return sequence
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cluster.config import PoolhouseConfig
@@ -50,8 +50,11 @@ class Router:
         """Every (model, pooling type) that is answered."""
         return list(self._routes)
 
-    def resolve(self, name: str | None) -> str:
+    def resolve(self, name: str | None, among: Collection[str] | None = None) -> str:
         """Return the configured name of the model that a request asks for by name, alias or not at all.
+
+        Args:
+            among: the models that the error may name; None: all.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -62,9 +65,10 @@ class Router:
         if found is None:
             # A path may name anything; the search for the nearest takes time with the square of the length.
             shown = name[:_SHOWN_CHARACTERS]
+            told = [model for model in self._config.models if among is None or model in among]
+            names = [alias for alias, model in self._names.items() if model in told]
             raise ModelNotFound(
-                f"there is no model {shown!r}{nearest(shown, self._names)}; "
-                f"models here: {', '.join(self._config.models)}",
+                f"there is no model {shown!r}{nearest(shown, names)}; models here: {', '.join(told) or 'none'}",
                 "model",
             )
         return found

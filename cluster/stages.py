@@ -28,8 +28,8 @@ from cluster.quarantine import Quarantine
 from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
-from cluster.tokenization import TextBatch
-from cluster.types import Backlog, Float32, Lane, ModelDescription, PoolingType, TokenBatch, VectorBatch
+from cluster.tokenization import ShownTokens, TextBatch
+from cluster.types import Backlog, Float32, Int32, Lane, ModelDescription, PoolingType, TokenBatch, VectorBatch
 
 # Numbers in one message to the Pooler: 16 MiB.
 _POOLER_VALUES = 4 * 1024 * 1024
@@ -49,8 +49,8 @@ class Senders:
     finish: Callable[[PoolerBatch], Awaitable[PieceBatch]]
     score: Callable[[InteractionBatch], Awaitable[Float32]]
     outstanding: Callable[[str], int]
-    tokens: Callable[[str, Input, bool, bool], Awaitable[list[tuple[int, bytes]]]]
-    text: Callable[[str, list[int]], Awaitable[str]]
+    tokens: Callable[[str, Input, bool, bool, bool], Awaitable[ShownTokens]]
+    text: Callable[[str, Int32], Awaitable[str]]
     running: Callable[[str], int]
     message_bytes: int | None = None
 
@@ -216,16 +216,18 @@ class Stages:
         return Lane.BULK if items > batching.bulk_items or tokens > batching.bulk_tokens else Lane.INTERACTIVE
 
     def check_token_limit(self, tokens: TokenBatch, param: str) -> None:
-        """Check a request's tokens against the configured limit.
+        """Check a request's tokens against the configured limit; raises as ``check_tokens``."""
+        self.check_tokens(len(tokens.token_ids), param)
+
+    def check_tokens(self, count: int, param: str) -> None:
+        """Check a number of tokens against the configured limit of one request.
 
         Raises:
-            PayloadTooLarge: it has more.
+            PayloadTooLarge: it is above.
         """
         limit = self.config.limits.max_tokens
-        if limit is not None and len(tokens.token_ids) > limit:
-            raise PayloadTooLarge(
-                f"the request has {len(tokens.token_ids)} tokens and the limit is {limit}; send it in parts", param
-            )
+        if limit is not None and count > limit:
+            raise PayloadTooLarge(f"the request has {count} tokens and the limit is {limit}; send it in parts", param)
 
 
 def _pick_tokens(result: TokenBatch, begin: int, end: int) -> TokenBatch:

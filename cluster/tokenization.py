@@ -1,7 +1,7 @@
 """Texts and pairs → packed token ids: prompts, special tokens, truncation. The Tokenizer stage.
 
-A sequence is ``prefix + content + suffix``; prefix and suffix are the special tokens that the GGUF's flags ask for, and
-truncation cuts content only. Token ids that a client sends are taken as they are: nothing is put around them.
+A sequence is ``prefix + prompt + text + suffix``; prefix and suffix are the special tokens that the GGUF's flags ask for, and
+truncation cuts the text only. Token ids that a client sends are taken as they are: nothing is put around them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.protocol import Vocabulary
-from cluster.errors import InputTooLong, InvalidRequest, PoolhouseError, nearest
+from cluster.errors import ConfigError, InputTooLong, InvalidRequest, PoolhouseError, nearest
 from cluster.input_sizes import InputSizes, sizes_of
 from cluster.item_errors import SHOWN
 from cluster.pairs import Pair, PairFormat, Pairs, pair_format
@@ -114,17 +114,51 @@ class TokenizedModel:
         fingerprint: str,
         vocabulary: Vocabulary,
         context_tokens: int | None = None,
+        context_key: str = "context_tokens of an encoder",
     ) -> TokenizedModel:
-        """Settle the end token and the longest sequence from the model's and the configuration's word on them."""
+        """Settle the end token and the longest sequence from the model's and the configuration's word on them.
+
+        Args:
+            context_tokens: of the model's encoders, the least that is configured; ``context_key`` names it in errors.
+
+        Raises:
+            ConfigError: the longest sequence has no room for a text beside the special tokens, or beside a prompt.
+        """
         suffix = vocabulary.suffix
         if config.append_eos is True and vocabulary.eos >= 0 and (not suffix or suffix[-1] != vocabulary.eos):
             suffix = (*suffix, vocabulary.eos)
         if config.append_eos is False:
             suffix = ()
-        lengths = (facts.context_tokens, config.max_tokens, context_tokens)
-        max_tokens = min(length for length in lengths if length is not None)
+        lengths = {
+            "the model's own context": facts.context_tokens,
+            f"models.{name}.max_tokens": config.max_tokens,
+            context_key: context_tokens,
+        }
+        said = {key: length for key, length in lengths.items() if length is not None}
+        limit = min(said, key=lambda key: said[key])
+        max_tokens = said[limit]
+        _check_room(name, config, vocabulary, len(vocabulary.prefix) + len(suffix), max_tokens, limit)
         pairs = pair_format(vocabulary, max_tokens, append_eos=config.append_eos)
+        if PoolingType.RANK in facts.pooling_types and pairs.least_tokens > max_tokens:
+            raise ConfigError(
+                f"{limit} is {max_tokens}, and a pair of texts has at least {pairs.least_tokens} tokens with what the model "
+                f"{name!r} puts around it; raise it"
+            )
         return cls(name, config, facts, fingerprint, vocabulary, max_tokens, pairs, suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTokens:
+    """Tokens to be shown, packed: int32 ``[n]`` ids, and the piece of each different one where they were asked for.
+
+    Attributes:
+        distinct: int32 ``[k]``, the different ids in rising order.
+        pieces: their bytes.
+    """
+
+    ids: Int32
+    distinct: Int32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    pieces: list[bytes] = field(default_factory=list)
 
 
 class Tokenizer:
@@ -172,8 +206,10 @@ class Tokenizer:
             errors=errors,
         )
 
-    def tokens(self, model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        """Return the (id, piece) pairs of one content, as ``POST /tokenize`` shows them.
+    def shown(
+        self, model: str, content: Input, add_special: bool, parse_special: bool, *, with_pieces: bool
+    ) -> ShownTokens:
+        """Return the tokens of one content, as ``POST /tokenize`` shows them.
 
         Raises:
             InvalidRequest: an id in a mixed content is outside the vocabulary.
@@ -182,12 +218,22 @@ class Tokenizer:
         vocabulary = tokenized.vocabulary
         parts: Sequence[int | str] = [content] if isinstance(content, str) else content
         options = TextOptions(PoolingType.NONE, parse_special=parse_special)
-        ids = _mixed(tokenized, parts, options).tolist() if parts else []
+        ids = _mixed(tokenized, parts, options) if parts else _NO_TOKENS
         if add_special:
-            ids = [*vocabulary.prefix, *ids, *tokenized.suffix]
-        return [(token_id, vocabulary.piece(token_id)) for token_id in ids]
+            around = (np.asarray(special, dtype=np.int32) for special in (vocabulary.prefix, tokenized.suffix))
+            ids = np.concatenate([next(around), ids, next(around)])
+        if not with_pieces:
+            return ShownTokens(ids)
+        distinct = np.unique(ids)
+        return ShownTokens(ids, distinct, [vocabulary.piece(token_id) for token_id in distinct.tolist()])
 
-    def text(self, model: str, ids: Sequence[int]) -> str:
+    def tokens(self, model: str, content: Input, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
+        """Return the (id, piece) pairs of one content; raises as ``shown``."""
+        shown = self.shown(model, content, add_special, parse_special, with_pieces=True)
+        pieces = dict(zip(shown.distinct.tolist(), shown.pieces, strict=True))
+        return [(token_id, pieces[token_id]) for token_id in shown.ids.tolist()]
+
+    def text(self, model: str, ids: Sequence[int] | Int32) -> str:
         """Return the text of ``ids``.
 
         Raises:
@@ -198,6 +244,24 @@ class Tokenizer:
 
 
 _NO_TOKENS: Int32 = np.zeros(0, dtype=np.int32)
+
+
+def _check_room(
+    name: str, config: ModelConfig, vocabulary: Vocabulary, specials: int, max_tokens: int, limit: str
+) -> None:
+    """Check that a token of text fits beside the special tokens, and beside each prompt."""
+    if max_tokens < specials + 1:
+        raise ConfigError(
+            f"{limit} is {max_tokens}, which leaves no room for a text: the special tokens take {specials}; "
+            f"set at least {specials + 1}"
+        )
+    for key, prompt in config.prompts.items():
+        least = specials + len(vocabulary.tokenize(prompt, config.parse_special)) + 1
+        if max_tokens < least:
+            raise ConfigError(
+                f"models.{name}.prompts.{key} leaves no room for a text: with the special tokens it has {least - 1} tokens, "
+                f"and {limit} is {max_tokens}; shorten the prompt, or allow at least {least}"
+            )
 
 
 def prompt_of(config: ModelConfig, name: str | None, param: str = "input_type") -> str:
@@ -244,31 +308,49 @@ def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tup
     elif any(isinstance(part, str) for part in text):
         content = _mixed(model, text, options)
         if not isinstance(text[0], str):
-            prefix = ()
+            prefix, _ = _worn_specials(content, vocabulary.prefix, ())
+            content = content[len(prefix) :]
     else:
         content = _checked_ids(model, text)
         prefix, suffix = _worn_specials(content, vocabulary.prefix, suffix)
         content = content[len(prefix) : len(content) - len(suffix)]
+    room = model.max_tokens - len(prefix) - len(suffix)
+    prompt = _NO_TOKENS
+    if options.prompt and isinstance(text, str) and _may_be_cut(len(content), room, options):
+        prompt = vocabulary.tokenize(options.prompt, options.parse_special)
     wanted = len(content)
     if options.content_tokens is not None:
-        wanted = min(
-            wanted, options.content_tokens + (len(vocabulary.tokenize(options.prompt)) if options.prompt else 0)
-        )
+        wanted = min(wanted, options.content_tokens + len(prompt))
     total = len(prefix) + wanted + len(suffix)
     if total == 0:
         raise InvalidRequest("the input has no tokens; send at least one")
-    room = model.max_tokens - len(prefix) - len(suffix)
     if wanted > room and options.truncate is Truncate.NONE:
         raise InputTooLong(
-            f"the input has {total} tokens and the model takes at most {model.max_tokens}; "
+            f"the input has {total} tokens and the model takes at most {model.max_tokens}, so it is too large; "
             'shorten it, or send "truncate": "end" or "start"',
             n_prompt_tokens=total,
             n_ctx=model.max_tokens,
         )
-    kept = min(wanted, room)
-    cut = len(content) - kept
-    if cut:
-        content = content[cut:] if options.truncate is Truncate.START else content[:kept]
+    if wanted > room <= len(prompt):
+        # At start-up it had room, with special tokens parsed as the model's configuration says.
+        raise InputTooLong(
+            f"the prompt has {len(prompt)} tokens here and leaves no room for a text; leave out parse_special or the prompt",
+            "parse_special",
+            n_prompt_tokens=total,
+            n_ctx=model.max_tokens,
+        )
+    cut = len(content) - min(wanted, room)
+    if cut and options.truncate is Truncate.START:
+        own = content[len(prompt) :]
+        if len(prompt) and not np.array_equal(content[: len(prompt)], prompt):
+            # A token reaches from the prompt into the text, so the text's own tokens are what can be cut.
+            assert isinstance(text, str)
+            own = vocabulary.tokenize(text, options.parse_special)
+        kept = min(len(own), min(wanted, room) - len(prompt))
+        cut = len(own) - kept
+        content = np.concatenate([prompt, own[cut:]])
+    elif cut:
+        content = content[: len(content) - cut]
     if not prefix and not suffix:
         return content, cut
     ids = np.empty(len(prefix) + len(content) + len(suffix), dtype=np.int32)
@@ -278,7 +360,11 @@ def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tup
     return ids, cut
 
 
-def _checked_ids(model: TokenizedModel, ids: Sequence[int | str]) -> Int32:
+def _may_be_cut(tokens: int, room: int, options: TextOptions) -> bool:
+    return tokens > room or (options.content_tokens is not None and tokens > options.content_tokens)
+
+
+def _checked_ids(model: TokenizedModel, ids: Sequence[int | str] | Int32) -> Int32:
     array = np.asarray(ids, dtype=np.int64)
     outside = (array < 0) | (array >= model.vocabulary.size)
     if outside.any():

@@ -8,10 +8,11 @@ from typing import Any
 from cluster.assembly import describe, load_tokenizer, vocabularies
 from cluster.calls import Input
 from cluster.config import parse_config
+from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription
 from cluster.telemetry.tracing import TRACING
-from cluster.tokenization import TextBatch
-from cluster.types import TokenBatch
+from cluster.tokenization import ShownTokens, TextBatch
+from cluster.types import Int32, TokenBatch
 from deployments.failures import failures_told
 from deployments.stage import Stage
 from deployments.updates import after_encoders, version_of
@@ -25,6 +26,7 @@ class Tokenizer(Stage):
         self._version = version_of(args)
         with failures_told("the Tokenizer"):
             self._stage = await asyncio.to_thread(load_tokenizer, config)
+        self._showing = ShowingThreads(self._stage)
         await after_encoders([f"Encoder-{name}" for name in config.encoders])
         self.start_reporting(tracing=config.tracing)
 
@@ -42,11 +44,11 @@ class Tokenizer(Stage):
             return await asyncio.to_thread(self._stage.tokenize, batch)
 
     async def tokens(
-        self, model: str, content: Input, add_special: bool, parse_special: bool
-    ) -> list[tuple[int, bytes]]:
-        """Return the (id, piece) pairs of one content."""
-        return await asyncio.to_thread(self._stage.tokens, model, content, add_special, parse_special)
+        self, model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool
+    ) -> ShownTokens:
+        """Return the tokens of one content."""
+        return await self._showing.tokens(model, content, add_special, parse_special, with_pieces)
 
-    async def text(self, model: str, ids: list[int]) -> str:
+    async def text(self, model: str, ids: Int32) -> str:
         """Return the text of token ids."""
-        return await asyncio.to_thread(self._stage.text, model, ids)
+        return await self._showing.text(model, ids)

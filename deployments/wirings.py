@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.assembly import rebuild_tokenizer
 from cluster.batching.parts import Parts
+from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
 from cluster.fused import FusedStages, score_here
@@ -20,8 +21,8 @@ from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import TextBatch, Tokenizer
-from cluster.types import Float32, TokenBatch, VectorBatch
+from cluster.tokenization import ShownTokens, TextBatch, Tokenizer
+from cluster.types import Float32, Int32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, Method, call_again
 from deployments.transport import usable_message_bytes
@@ -128,13 +129,15 @@ async def split(
     async def score(batch: InteractionBatch) -> Float32:
         return await (score_here(own_pooler, batch) if batch.is_light else to_scorer.send(batch))
 
-    async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
-        pairs: list[tuple[int, bytes]] = await call_again(
-            tokenizer, "tokens", model, content, add_special, parse_special
+    async def tokens(
+        model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool
+    ) -> ShownTokens:
+        shown: ShownTokens = await call_again(
+            tokenizer, "tokens", model, content, add_special, parse_special, with_pieces
         )
-        return pairs
+        return shown
 
-    async def text(model: str, ids: list[int]) -> str:
+    async def text(model: str, ids: Int32) -> str:
         return str(await call_again(tokenizer, "text", model, ids))
 
     async def check_ready() -> None:

@@ -6,13 +6,13 @@ already. FastAPI holds them together and serves the description of the API.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -24,7 +24,7 @@ from cluster.api import llama_server, openai
 from cluster.api.connection import CLIENT_CLOSED_REQUEST, while_connected
 from cluster.api.errors import unexpected_body
 from cluster.api.headers import answer_headers, ignored_fields_header
-from cluster.api.keys import ApiKey, KeyRing, check_items, check_model
+from cluster.api.keys import ApiKey, KeyRing, check_items, permitted_model
 from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
@@ -37,6 +37,9 @@ from cluster.reranking import Reranking
 from cluster.telemetry.metrics import REFUSALS, count_answer
 
 logger = logging.getLogger("poolhouse")
+
+# Below so many ids or characters a change of threads costs more than the work that it takes off the event loop.
+_PRINTED_HERE = 8_192
 
 
 def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
@@ -136,36 +139,42 @@ class _Paths:
         return Response(content, headers=headers, media_type="application/json")
 
     async def tokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request))
-        check_model(context.key, self._pipeline.router.resolve(call.model))
-        tokens = await self._pipeline.tokens(call)
-        content = llama_server.format_tokenize(call, tokens)
+        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request), request.headers)
+        permitted_model(context.key, self._pipeline.router, call.model)
+        shown = await self._pipeline.tokens(call, context.request_id, request.headers.get("traceparent"))
+        content = await _printed(len(shown.ids), llama_server.format_tokenize, shown, call.with_pieces)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
-        model, ids, unknown = llama_server.parse_detokenize(await self._bodies.read(request))
-        check_model(context.key, self._pipeline.router.resolve(model))
-        text = await self._pipeline.text(model, ids)
-        content = orjson.dumps({"content": text})
+        call, unknown = llama_server.parse_detokenize(await self._bodies.read(request), request.headers)
+        permitted_model(context.key, self._pipeline.router, call.model)
+        text = await self._pipeline.text(call, context.request_id, request.headers.get("traceparent"))
+        content = await _printed(len(text), llama_server.format_detokenize, text)
         return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
 
     async def models(self, request: Request, context: RequestContext) -> Response:
-        return Response(format_models(self._pipeline, self._started_s), media_type="application/json")
+        return Response(format_models(self._pipeline, self._started_s, context.key), media_type="application/json")
 
     async def model(self, request: Request, context: RequestContext) -> Response:
-        name = self._pipeline.router.resolve(request.path_params["model"])
+        name = permitted_model(context.key, self._pipeline.router, request.path_params["model"])
         return Response(format_model(self._pipeline, name, self._started_s), media_type="application/json")
 
     async def info(self, request: Request, context: RequestContext) -> Response:
-        return Response(format_info(self._pipeline, self._started_s, self.listed), media_type="application/json")
+        content = format_info(self._pipeline, self._started_s, self.listed, context.key)
+        return Response(content, media_type="application/json")
 
     async def health(self, request: Request, context: RequestContext) -> Response:
         await self._check_ready()
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     def _check_key(self, call: EmbedCall, key: ApiKey | None) -> None:
-        check_model(key, self._pipeline.router.resolve(call.model))
+        permitted_model(key, self._pipeline.router, call.model)
         check_items(key, len(call.inputs), call.param)
+
+
+async def _printed(size: int, printer: Callable[..., bytes], *arguments: object) -> bytes:
+    """Print an answer, on a thread where it is long."""
+    return printer(*arguments) if size <= _PRINTED_HERE else await asyncio.to_thread(printer, *arguments)
 
 
 def _guarded(

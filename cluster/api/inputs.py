@@ -17,7 +17,8 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     """Return one entry for each sequence to encode.
 
     A string is one text, a list of integers one sequence of token ids, a list of both one mixed prompt (llama-server's
-    form); a list of any of these is as many. ``{"prompt_string": …}`` and ``{"content": [{"type": "text", …}]}`` are texts.
+    form); a list of any of these is as many. ``{"prompt_string": …}`` and ``{"content": [{"type": "text", …}]}`` are texts,
+    whatever stands beside them in the list.
 
     Raises:
         InvalidRequest: names every bad item at once.
@@ -89,7 +90,7 @@ def _fault(value: Any, where: str) -> str:
     if isinstance(value, dict):
         text = _text_of(value)
         if text is None:
-            return f'{where} is an object without a text; send {{"prompt_string": "…"}} or a string'
+            return _object_fault(value, where)
         value = text
     if value == "":
         return f"{where} is an empty string; send at least one character"
@@ -108,16 +109,38 @@ def is_part(value: object) -> bool:
 
 
 def _text_of(value: dict[str, Any]) -> str | None:
+    """Return the text of an object, None where it has none or more than text."""
+    if value.get("multimodal_data"):
+        return None
     for name in ("prompt_string", "text"):
         text = value.get(name)
         if isinstance(text, str):
             return text
     parts = value.get("content")
+    if isinstance(parts, str):
+        return parts
     if isinstance(parts, list) and parts:
         texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type", "text") == "text"]
         if len(texts) == len(parts) and all(isinstance(text, str) for text in texts):
             return "".join(map(str, texts))
     return None
+
+
+def _object_fault(value: dict[str, Any], where: str) -> str:
+    if value.get("multimodal_data"):
+        return f"{where}.multimodal_data is not empty; send text only, as the models here read nothing else"
+    parts = value.get("content")
+    for index, part in enumerate(parts if isinstance(parts, list) else []):
+        kind = part.get("type", "text") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            return (
+                f"{where} is an object without a text: content[{index}] is of type {kind[:40]!r}; "
+                'send parts of type "text" only, as the models here read nothing else'
+            )
+    return (
+        f'{where} is an object without a text; send {{"prompt_string": "…"}}, '
+        '{"content": [{"type": "text", "text": "…"}]} or a string'
+    )
 
 
 def bad_items(bad: Sequence[int], fault: Callable[[int], str], param: str, items: int) -> PoolhouseError:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config import ApiKeysConfig
 from cluster.errors import ConfigError, PayloadTooLarge, PermissionDenied, Unauthorized
+from cluster.routing import Router
 
 
 class ApiKey(BaseModel):
@@ -97,16 +98,38 @@ class KeyRing:
         return found
 
 
-def check_model(key: ApiKey | None, model: str) -> None:
+def check_model(key: ApiKey | None, model: str, shown: str | None = None) -> None:
     """Check that a key may use a model.
+
+    Args:
+        model: configured name.
+        shown: what an error calls it, since a key does not learn the name behind an alias.
 
     Raises:
         PermissionDenied: it may not.
     """
     if key is not None and key.models is not None and model not in key.models:
+        what = shown or f"the model {model!r}"
         raise PermissionDenied(
-            f"the API key {key.id!r} may not use the model {model!r}; it may use: {', '.join(key.models)}", "model"
+            f"the API key {key.id!r} may not use {what}; it may use: {', '.join(key.models)}", "model"
         )
+
+
+def permitted_model(key: ApiKey | None, router: Router, asked: str | None) -> str:
+    """Return the configured name of the model that a request asks for; errors name only models that the key may use.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        PermissionDenied: the key may not use it.
+    """
+    model = router.resolve(asked, None if key is None else key.models)
+    check_model(key, model, "the default model" if asked is None else f"the model {asked!r}")
+    return model
+
+
+def may_use(key: ApiKey | None, model: str) -> bool:
+    """Whether a key may use a model, and so may know of it."""
+    return key is None or key.models is None or model in key.models
 
 
 def check_items(key: ApiKey | None, items: int, param: str) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import orjson
 
+from cluster.api.keys import ApiKey, may_use
 from cluster.pipeline import Pipeline
 
 
-def format_models(pipeline: Pipeline, started_s: int) -> bytes:
-    """Print OpenAI's list of models, each with what it answers."""
-    data = [_model(pipeline, name, started_s) for name in pipeline.config.models]
+def format_models(pipeline: Pipeline, started_s: int, key: ApiKey | None) -> bytes:
+    """Print OpenAI's list of the models that a key may use, each with what it answers."""
+    data = [_model(pipeline, name, started_s) for name in pipeline.config.models if may_use(key, name)]
     return orjson.dumps({"object": "list", "data": data})
 
 
@@ -21,20 +22,22 @@ def format_model(pipeline: Pipeline, name: str, started_s: int) -> bytes:
     return orjson.dumps(_model(pipeline, name, started_s))
 
 
-def format_info(pipeline: Pipeline, started_s: int, paths: list[str]) -> bytes:
-    """Print the server's version, wiring, limits, models and paths (``GET /info``)."""
+def format_info(pipeline: Pipeline, started_s: int, paths: list[str], key: ApiKey | None) -> bytes:
+    """Print the server's version, wiring, limits and paths, and the models that a key may use (``GET /info``)."""
     config = pipeline.config
     return orjson.dumps(
         {
             "name": "poolhouse",
             "version": version("poolhouse"),
             "wiring": config.wiring,
-            "default_model": config.default_model_name,
+            "default_model": config.default_model_name if may_use(key, config.default_model_name) else None,
             "limits": config.limits.model_dump(),
             "paths": paths,
-            "models": [_model(pipeline, name, started_s) for name in config.models],
+            "models": [_model(pipeline, name, started_s) for name in config.models if may_use(key, name)],
             "encoders": {
-                name: {"model": encoder.model, "weight": encoder.weight} for name, encoder in config.encoders.items()
+                name: {"model": encoder.model, "weight": encoder.weight}
+                for name, encoder in config.encoders.items()
+                if may_use(key, encoder.model)
             },
         }
     )

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 
 from cluster.api.body import Fields, describe
 from cluster.api.inputs import is_part
-from cluster.api.openai import parse_embeddings
-from cluster.calls import EmbedAnswer, EmbedCall, Input, TokenizeCall
+from cluster.api.openai import parse_embeddings, parse_timeout_s
+from cluster.calls import DetokenizeCall, EmbedAnswer, EmbedCall, Input, TokenizeCall
 from cluster.config import Limits
 from cluster.errors import InvalidRequest
+from cluster.tokenization import ShownTokens
+
+# A thread that prints holds the interpreter's lock for so many ids or characters at most.
+_PRINTED_AT_ONCE = 65_536
 
 
 def parse_native(body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits) -> tuple[EmbedCall, list[str]]:
@@ -41,7 +46,7 @@ def format_native(answer: EmbedAnswer, base64: bool) -> bytes:
     return b"[" + b",".join(out) + b"]"
 
 
-def parse_tokenize(body: Mapping[str, Any]) -> tuple[TokenizeCall, list[str]]:
+def parse_tokenize(body: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[TokenizeCall, list[str]]:
     """Read ``{"content", "add_special": false, "parse_special": true, "with_pieces": false}``.
 
     Raises:
@@ -54,6 +59,7 @@ def parse_tokenize(body: Mapping[str, Any]) -> tuple[TokenizeCall, list[str]]:
         add_special=fields.flag("add_special") or False,
         parse_special=fields.flag("parse_special") is not False,
         with_pieces=fields.flag("with_pieces") or False,
+        timeout_s=parse_timeout_s(fields, headers),
     )
     return call, fields.unknown()
 
@@ -69,11 +75,20 @@ def _content(value: Any) -> Input:
     raise InvalidRequest(f"content is {describe(value)}; send a string or a list of strings and token ids", "content")
 
 
-def format_tokenize(call: TokenizeCall, tokens: list[tuple[int, bytes]]) -> bytes:
+def format_tokenize(shown: ShownTokens, with_pieces: bool) -> bytes:
     """Print ``{"tokens": […]}``; a piece that is not UTF-8 is a list of its bytes."""
-    if not call.with_pieces:
-        return orjson.dumps({"tokens": [token_id for token_id, _ in tokens]})
-    return orjson.dumps({"tokens": [{"id": token_id, "piece": _piece(piece)} for token_id, piece in tokens]})
+    printed = [
+        b'{"id":%d,"piece":%s}' % (token_id, orjson.dumps(_piece(piece)))
+        for token_id, piece in zip(shown.distinct.tolist(), shown.pieces, strict=True)
+    ]
+    parts: list[bytes] = []
+    for begin in range(0, len(shown.ids), _PRINTED_AT_ONCE):
+        ids = shown.ids[begin : begin + _PRINTED_AT_ONCE]
+        if with_pieces:
+            parts.append(b",".join([printed[place] for place in np.searchsorted(shown.distinct, ids).tolist()]))
+        else:
+            parts.append(orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+    return b'{"tokens":[' + b",".join(parts) + b"]}"
 
 
 def _piece(piece: bytes) -> str | list[int]:
@@ -83,8 +98,8 @@ def _piece(piece: bytes) -> str | list[int]:
         return list(piece)
 
 
-def parse_detokenize(body: Mapping[str, Any]) -> tuple[str | None, list[int], list[str]]:
-    """Read ``{"tokens": […]}``; returns model, ids and the ignored fields.
+def parse_detokenize(body: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[DetokenizeCall, list[str]]:
+    """Read ``{"tokens": […]}``; returns the call and the ignored fields.
 
     Raises:
         InvalidRequest: ``tokens`` is not a list of token ids.
@@ -97,4 +112,11 @@ def parse_detokenize(body: Mapping[str, Any]) -> tuple[str | None, list[int], li
     for token in ids:
         if isinstance(token, str) or not is_part(token):
             raise InvalidRequest(f"tokens has {describe(token)}, which is no token id; send token ids only", "tokens")
-    return model, ids, fields.unknown()
+    call = DetokenizeCall(np.asarray(ids, dtype=np.int32), model, parse_timeout_s(fields, headers))
+    return call, fields.unknown()
+
+
+def format_detokenize(text: str) -> bytes:
+    """Print ``{"content": …}``."""
+    parts = [orjson.dumps(text[at : at + _PRINTED_AT_ONCE])[1:-1] for at in range(0, len(text), _PRINTED_AT_ONCE)]
+    return b'{"content":"' + b"".join(parts) + b'"}'

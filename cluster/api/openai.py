@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from cluster.api.body import Fields, describe
+from cluster.api.foreign import refuse_foreign
 from cluster.api.inputs import is_list_of_inputs, parse_inputs
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Encoding, OutputType
 from cluster.config import Limits, Truncate
@@ -28,6 +29,7 @@ def parse_embeddings(
     """
     fields = Fields(body)
     fields.ignore("user", "input", "content")
+    refuse_foreign(fields)
     encoding = fields.choice("encoding_format", Encoding, without=Encoding.RAW)
     if headers.get("accept", "").lower().startswith(OCTET_STREAM):
         encoding = Encoding.RAW

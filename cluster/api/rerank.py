@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from cluster.api import cohere, jina, tei, vllm
 from cluster.api.headers import ignored_fields_header, score_headers
-from cluster.api.keys import ApiKey, check_items, check_model
+from cluster.api.keys import ApiKey, check_items, permitted_model
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, print_error
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.reranking import Reranking
@@ -84,19 +84,19 @@ class RerankPaths:
         return _response(tei.format_rerank(answer, parsed), answer, parsed.ignored)
 
     async def _rank(self, call: RerankCall, request: Request, context: RequestContext) -> RerankAnswer:
-        model = self._reranking.route(call.model, call.strategy).model
-        _check_key(context.key, model, len(call.documents), call.param)
+        call.model = self._permitted(call.model, call.strategy, context.key)
+        check_items(context.key, len(call.documents), call.param)
         return await self._reranking.rerank(call, context.request_id, request.headers.get("traceparent"))
 
     async def _label(self, call: ClassifyCall, request: Request, context: RequestContext) -> ClassifyAnswer:
-        model = self._reranking.route(call.model, Strategy.CROSS_ENCODER).model
-        _check_key(context.key, model, len(call.inputs), call.param)
+        call.model = self._permitted(call.model, Strategy.CROSS_ENCODER, context.key)
+        check_items(context.key, len(call.inputs), call.param)
         return await self._reranking.classify(call, context.request_id, request.headers.get("traceparent"))
 
-
-def _check_key(key: ApiKey | None, model: str, items: int, param: str) -> None:
-    check_model(key, model)
-    check_items(key, items, param)
+    def _permitted(self, asked: str | None, strategy: Strategy | None, key: ApiKey | None) -> str:
+        """Return the model of a call. What the key may not use is refused before anything is said of it."""
+        name = self._reranking.choose_model(asked, strategy, None if key is None else key.models)
+        return permitted_model(key, self._reranking.router, name)
 
 
 def _response(content: bytes, answer: RerankAnswer | ClassifyAnswer, ignored: list[str]) -> Response:

@@ -91,14 +91,9 @@ class Reuse:
 
     Args:
         cache_bytes: bound of the cache; 0 keeps nothing.
-
-    Attributes:
-        cached_items, shared_items, encoded_items: how many were answered from the cache, from an equal item of the same
-            call or of another in flight, and by an encoder.
     """
 
     def __init__(self, cache_bytes: int = 0) -> None:
-        self.cached_items = self.shared_items = self.encoded_items = 0
         self.cache = ResultCache(cache_bytes) if cache_bytes else None
         self._flying: dict[Key, _Flight] = {}
 
@@ -127,12 +122,8 @@ class Reuse:
                 borrowed[item] = flight
             else:
                 own[key] = [item]
-        self.cached_items += len(rows)
-        shared_items = len(keys) - len(rows) - len(own)
-        self.shared_items += shared_items
         REUSED_ITEMS.labels("cache").inc(len(rows))
-        REUSED_ITEMS.labels("equal").inc(shared_items)
-        self.encoded_items += len(own)
+        REUSED_ITEMS.labels("equal").inc(len(keys) - len(rows) - len(own))
         firsts = [items[0] for items in own.values()]
         mine = self._launch(tokens, firsts, list(own), lane, send) if own else None
         result = await _wait(mine, set(borrowed.values()))

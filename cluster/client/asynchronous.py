@@ -16,7 +16,7 @@ from cluster.client.answers import Classification, EmbedBatch, Ranking, Token
 from cluster.client.connection import Connection, Message
 from cluster.client.decoding import read_member, read_object, read_tokens
 from cluster.client.embedding import EmbedOptions, MatrixPooling, Tally, VectorPooling, embedding, gathering
-from cluster.client.operations import OnErrorName, Operation, RequestSize, body_of
+from cluster.client.operations import OnErrorName, Operation, RequestSize, body_of, ids_of
 from cluster.client.packing import Job, TextInput, check_iterable
 from cluster.client.retries import Deadline, Retries
 from cluster.client.scoring import classification, classifying, ranking, reranking
@@ -173,7 +173,7 @@ class AsyncClient:
 
     async def classify(
         self,
-        texts: Iterable[TextInput] | Iterable[tuple[str, str]],
+        texts: Iterable[str] | Iterable[tuple[str, str]],
         *,
         pairs: bool = False,
         model: str | None = None,
@@ -212,8 +212,7 @@ class AsyncClient:
 
     async def detokenize(self, tokens: Sequence[int] | Int32, *, model: str | None = None) -> str:
         """Return the text of token ids."""
-        ids = np.asarray(tokens, dtype=np.int64).tolist()
-        return read_member(await self._post("/detokenize", body_of(tokens=ids, model=model)), "content", str)
+        return read_member(await self._post("/detokenize", body_of(tokens=ids_of(tokens), model=model)), "content", str)
 
     async def models(self) -> list[dict[str, Any]]:
         """Return what the server says of each of its models: id, pooling types, dimensions, longest input."""

@@ -131,7 +131,7 @@ def _reading(response: httpx.Response, read: Callable[[], Result]) -> Result:
         return read()
     except KeyError as error:
         raise _unexpected(response, f"it has no member {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, EOFError) as error:
         raise _unexpected(response, error) from error
 
 
@@ -176,15 +176,18 @@ def _row(entry: dict[str, Any]) -> Float32:
 
 
 def _npy_vectors(response: httpx.Response, items: int) -> Vectors:
-    table = np.load(io.BytesIO(response.content), allow_pickle=False).astype(np.float32, copy=False)
-    offsets = [int(offset) for offset in response.headers["x-poolhouse-offsets"].split(",")]
-    if table.ndim != 2 or len(offsets) != items + 1 or offsets[0] != 0 or offsets[-1] != len(table):
+    """Read the four arrays that stand one behind the other: rows, offsets, tokens and truncated tokens."""
+    content = io.BytesIO(response.content)
+    table, offsets, tokens, truncated = (np.load(content, allow_pickle=False) for _ in range(4))
+    if table.ndim != 2 or offsets.shape != (items + 1,) or offsets[0] != 0 or offsets[-1] != len(table):
         raise ValueError(f"{items} items were sent and {len(offsets) - 1} came back in an array of shape {table.shape}")
-    lengths = np.diff(offsets)
-    if (lengths < 0).any():
-        raise ValueError("the row numbers in x-poolhouse-offsets fall")
+    if (np.diff(offsets) < 0).any():
+        raise ValueError("the row numbers fall")
+    if tokens.shape != (items,) or truncated.shape != (items,):
+        raise ValueError(f"{items} items were sent and {len(tokens)} counts of tokens came back")
+    table = table.astype(np.float32, copy=False)
     return Vectors(
-        rows=[table[begin:end] for begin, end in itertools.pairwise(offsets)],
-        tokens=lengths.tolist(),
-        truncated_tokens=int(response.headers.get("x-poolhouse-truncated-tokens", 0)),
+        rows=[table[begin:end] for begin, end in itertools.pairwise(offsets.tolist())],
+        tokens=tokens.tolist(),
+        truncated_tokens=int(truncated.sum()),
     )

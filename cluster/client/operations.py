@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
+import numpy as np
 import orjson
 
 from cluster.client.packing import Job, Packer
@@ -62,6 +63,24 @@ def members_of(**members: object) -> bytes:
         return orjson.dumps(given, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(f"{', '.join(given)} cannot be sent as JSON: {error}") from error
+
+
+def ids_of(tokens: object) -> list[int]:
+    """Return token ids as a list.
+
+    Raises:
+        InvalidRequest: they are something else; a fraction is not cut to an id.
+    """
+    try:
+        ids = np.asarray(tokens)
+    except ValueError as error:
+        raise InvalidRequest(f"tokens are no token ids: {error}", "tokens") from error
+    if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
+        raise InvalidRequest(
+            f"tokens are an array {ids.dtype} of shape {ids.shape}; token ids are integers [n_tokens]", "tokens"
+        )
+    listed: list[int] = ids.tolist()
+    return listed
 
 
 def on_error_of(name: str) -> OnError:

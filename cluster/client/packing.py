@@ -119,6 +119,17 @@ def print_text(value: object) -> bytes:
     return _print(value)
 
 
+def print_string(value: object) -> bytes:
+    """Return the JSON of one text, which may be empty.
+
+    Raises:
+        InvalidRequest: it is something else, or has characters that UTF-8 cannot hold.
+    """
+    if not isinstance(value, str):
+        raise InvalidRequest(f"is of type {type(value).__name__}; pass a text")
+    return _print(value)
+
+
 def print_pair(value: object) -> bytes:
     """Return the JSON of two texts.
 

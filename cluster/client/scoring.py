@@ -10,7 +10,7 @@ import numpy as np
 from cluster.client.answers import Classification, Ranking
 from cluster.client.decoding import read_labels, read_scores
 from cluster.client.operations import OnErrorName, Operation, RequestSize, members_of, on_error_of
-from cluster.client.packing import Job, print_pair, print_text
+from cluster.client.packing import Job, print_pair, print_string
 from cluster.client.settling import Form, Settled
 from cluster.errors import InvalidRequest, PoolhouseError
 
@@ -48,18 +48,12 @@ def reranking(
     per_request = max(1, size.bytes // (len(query.encode("utf-8", "replace")) + 1))
     return Operation(
         form=Form("/v1/rerank", "documents", members),
-        print_item=_print_document,
+        print_item=print_string,
         size=RequestSize(min(size.items, per_request), size.bytes),
         read=_scored,
         on_error=on_error_of(on_error),
         timeout_s=timeout_s,
     )
-
-
-def _print_document(value: object) -> bytes:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"is of type {type(value).__name__}; pass a text")
-    return print_text(value)
 
 
 def _scored(job: Job, settled: Settled) -> Scored:
@@ -115,12 +109,18 @@ def classifying(
     """Return the operation behind ``classify``."""
     return Operation(
         form=Form("/v1/classify", "pairs" if pairs else "input", members_of(model=model, raw_scores=raw_scores)),
-        print_item=print_pair if pairs else print_text,
+        print_item=print_pair if pairs else _print_classified,
         size=size,
         read=_labelled,
         on_error=on_error_of(on_error),
         timeout_s=timeout_s,
     )
+
+
+def _print_classified(value: object) -> bytes:
+    if value == "":
+        raise InvalidRequest("is an empty text; pass at least one character")
+    return print_string(value)
 
 
 def _labelled(job: Job, settled: Settled) -> Labelled:

@@ -138,7 +138,7 @@ class Client:
 
     def classify(
         self,
-        texts: Iterable[TextInput] | Iterable[tuple[str, str]],
+        texts: Iterable[str] | Iterable[tuple[str, str]],
         *,
         pairs: bool = False,
         model: str | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.config import Truncate
 from cluster.engine.protocol import Vocabulary
-from cluster.pairs.pair import BegunPair, Pair, PairIds, check_truncation, no_instruction, query_too_long
+from cluster.pairs.pair import BegunPair, Pair, PairIds, check_cap, check_truncation, no_instruction, query_too_long
 from cluster.types import Int32
 
 
@@ -23,16 +23,22 @@ class FlagFormat:
         self._between = _specials(end if add_eos else -1, vocabulary.sep if vocabulary.add_sep else -1)
         self._after = _specials(end if add_eos else -1)
 
+    @property
+    def least_tokens(self) -> int:
+        """See ``PairFormat.least_tokens``."""
+        return len(self._before) + len(self._between) + len(self._after) + 1
+
     def begin(self, pair: Pair) -> BegunPair:
         """See ``PairFormat.begin``."""
         if pair.instruction is not None:
             raise no_instruction()
+        check_cap(pair, self.least_tokens, self._max_tokens)
         query = self._vocabulary.tokenize(pair.query)
         first = np.concatenate([self._before, query, self._between])
         max_tokens = pair.most_tokens(self._max_tokens)
         room = max_tokens - len(first) - len(self._after)
         if room < 1:
-            raise query_too_long(pair, len(first) + len(self._after), max_tokens)
+            raise query_too_long(pair, len(first) + len(self._after), self._max_tokens)
         return _BegunFlagPair(self._vocabulary, pair, first, self._after, room)
 
 

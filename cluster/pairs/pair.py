@@ -57,12 +57,19 @@ class BegunPair(Protocol):
 class PairFormat(Protocol):
     """How a model wants its pairs."""
 
+    @property
+    def least_tokens(self) -> int:
+        """The tokens of the shortest pair whose document has one."""
+        ...
+
     def begin(self, pair: Pair) -> BegunPair:
         """Set the first text.
 
         Raises:
-            InputTooLong: it leaves no room for a document; ``param`` is the query's field.
-            InvalidRequest: there is an instruction and the model takes none; ``param`` is ``instruction``.
+            InputTooLong: it leaves no room for a document, and ``param`` is the query's field; or the instruction alone leaves
+                none, and ``param`` is ``instruction``.
+            InvalidRequest: there is an instruction and the model takes none; ``param`` is ``instruction``. Or the request's cap
+                is below any pair.
         """
         ...
 
@@ -105,19 +112,44 @@ def check_truncation(pair: Pair, total: int, max_tokens: int) -> None:
     """
     if pair.truncate is Truncate.NONE:
         raise InputTooLong(
-            f"query and document have {total} tokens together and the model takes at most {max_tokens}; "
+            f"query and document have {total} tokens together and at most {max_tokens} are taken, which makes them too large; "
             'shorten the document, or send "truncate": "end"',
             n_prompt_tokens=total,
             n_ctx=max_tokens,
         )
 
 
-def query_too_long(pair: Pair, total: int, max_tokens: int) -> InputTooLong:
+def query_too_long(pair: Pair, total: int, of_model: int) -> InputTooLong:
     """The error for a query that leaves no room for a document; ``total`` is its length with what stands around it."""
+    return _no_room(pair.query_param, f"{pair.query_param} has {total} tokens", pair, total, of_model)
+
+
+def check_cap(pair: Pair, least_tokens: int, of_model: int) -> None:
+    """Check that the request's own cap has room for a pair.
+
+    Raises:
+        InvalidRequest: it has none; ``param`` is ``truncate_prompt_tokens``.
+    """
+    if pair.max_tokens is not None and pair.max_tokens < least_tokens <= of_model:
+        raise InvalidRequest(
+            f"truncate_prompt_tokens is {pair.max_tokens}, and the shortest pair of texts has {least_tokens} tokens with what "
+            "stands around it; send more, or -1 for what the model takes",
+            "truncate_prompt_tokens",
+        )
+
+
+def instruction_too_long(pair: Pair, total: int, of_model: int) -> InputTooLong:
+    """The error for an instruction that leaves no room for a query and a document; ``total`` as for ``query_too_long``."""
+    return _no_room("instruction", f"instruction has {total} tokens", pair, total, of_model)
+
+
+def _no_room(param: str, has: str, pair: Pair, total: int, of_model: int) -> InputTooLong:
+    max_tokens = pair.most_tokens(of_model)
+    who = "the model takes" if max_tokens == of_model else "the request asks for"
     return InputTooLong(
-        f"{pair.query_param} has {total} tokens with what stands around it, and the model takes at most {max_tokens}, "
-        "document included; shorten it",
-        pair.query_param,
+        f"{has} with what stands around it, and {who} at most {max_tokens}, document included, so it is too large; "
+        f"shorten it{'' if max_tokens == of_model else ', or ask for more'}",
+        param,
         n_prompt_tokens=total,
         n_ctx=max_tokens,
     )

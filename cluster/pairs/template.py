@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.config import Truncate
 from cluster.engine.protocol import Vocabulary
-from cluster.pairs.pair import BegunPair, Pair, PairIds, check_truncation, no_instruction, query_too_long
+from cluster.pairs.pair import (
+    BegunPair,
+    Pair,
+    PairIds,
+    check_cap,
+    check_truncation,
+    instruction_too_long,
+    no_instruction,
+    query_too_long,
+)
 from cluster.types import Int32
 
 # Qwen3's way to state the task; what stands in the rest of the line is what an instruction replaces.
@@ -47,13 +56,27 @@ class TemplateFormat:
         if pair.instruction is not None and self._instruction is None:
             raise no_instruction()
         instruction = self._instruction if pair.instruction is None else pair.instruction
-        sections = self._sections(pair.query, instruction or "")
-        max_tokens = pair.most_tokens(self._max_tokens)
-        begun = _BegunTemplatePair.create(self._vocabulary, pair, sections, max_tokens)
+        begun = self._begun(pair, instruction or "")
+        max_tokens = begun.max_tokens
         without_document = len(begun.fill(""))
         if without_document >= max_tokens:
-            raise query_too_long(pair, without_document, max_tokens)
+            check_cap(pair, self.least_tokens, self._max_tokens)
+            if pair.instruction is not None:
+                alone = replace(pair, query="")
+                without_query = len(self._begun(alone, pair.instruction).fill(""))
+                if without_query >= max_tokens:
+                    raise instruction_too_long(pair, without_query, self._max_tokens)
+            raise query_too_long(pair, without_document, self._max_tokens)
         return begun
+
+    @property
+    def least_tokens(self) -> int:
+        """See ``PairFormat.least_tokens``."""
+        return len(self._begun(Pair(""), self._instruction or "").fill("")) + 1
+
+    def _begun(self, pair: Pair, instruction: str) -> _BegunTemplatePair:
+        sections = self._sections(pair.query, instruction)
+        return _BegunTemplatePair.create(self._vocabulary, pair, sections, pair.most_tokens(self._max_tokens))
 
     def _sections(self, query: str, instruction: str) -> list[_Section]:
         sections: list[_Section] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ class Reranking:
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._router = stages.router
+        self.router = stages.router
 
     @property
     def config(self) -> PoolhouseConfig:
@@ -50,9 +51,7 @@ class Reranking:
             ModelNotFound: there is no such model.
             PoolingUnavailable: it cannot score in this way; the message says why.
         """
-        name = self._router.resolve(model)
-        if model is None and strategy in (None, Strategy.CROSS_ENCODER) and not self._ranks(name):
-            name = next((other for other in self.config.models if self._ranks(other)), name)
+        name = self.router.resolve(self.choose_model(model, strategy))
         trained_to_rank = self._stages.descriptions[name].facts.trained_pooling is PoolingType.RANK
         if strategy is None:
             ranks = self._ranks(name) or trained_to_rank
@@ -63,12 +62,26 @@ class Reranking:
             Strategy.SIMILARITY: self._vector_pooling(name),
         }[strategy]
         try:
-            self._router.check(name, pooling)
+            self.router.check(name, pooling)
         except PoolingUnavailable as error:
             raise PoolingUnavailable(
                 f"the strategy {strategy.value!r} is not available: {error.message}", "model"
             ) from error
         return Route(name, strategy, pooling)
+
+    def choose_model(
+        self, asked: str | None, strategy: Strategy | None, among: Collection[str] | None = None
+    ) -> str | None:
+        """Return the model of a request that names none, where that is not the default one; else what was ``asked`` for.
+
+        Args:
+            among: the models that may be chosen; None: all.
+        """
+        default = self.config.default_model_name
+        if asked is not None or strategy not in (None, Strategy.CROSS_ENCODER):
+            return asked
+        chosen = [name for name in (default, *self.config.models) if among is None or name in among]
+        return next((name for name in chosen if self._ranks(name)), asked)
 
     async def rerank(self, call: RerankCall, request_id: str, trace: str | None = None) -> RerankAnswer:
         """Answer a call within its time limit.
@@ -139,15 +152,15 @@ class Reranking:
         )
 
     def _ranks(self, model: str) -> bool:
-        return PoolingType.RANK in self._router.pooling_types(model)
+        return PoolingType.RANK in self.router.pooling_types(model)
 
     def _vector_pooling(self, model: str) -> PoolingType:
         """The pooling type of a text's one vector: the model's default, or the first that makes one."""
-        default = self._router.default_pooling(model)
+        default = self.router.default_pooling(model)
         several = (PoolingType.NONE, PoolingType.RANK)
         if default not in several:
             return default
-        return next((other for other in self._router.pooling_types(model) if other not in several), PoolingType.MEAN)
+        return next((other for other in self.router.pooling_types(model) if other not in several), PoolingType.MEAN)
 
 
 def _check_finite(scores: np.ndarray, model: str) -> None:

@@ -54,7 +54,13 @@ async def score_pairs(stages: Stages, model: str, call: RerankCall, request: Req
     ]
     texts = TextBatch(model, list(call.documents), query_of(call).tolist(), options, [request] * len(options))
     outputs = await _outputs(
-        stages, texts, request, call.lane, call.param, (call.query_param, "instruction"), call.unit_interval
+        stages,
+        texts,
+        request,
+        call.lane,
+        call.param,
+        (call.query_param, "instruction", "truncate_prompt_tokens"),
+        call.unit_interval,
     )
     first = np.ascontiguousarray(outputs.values[:, 0])
     return Scored(first, outputs.score_type, outputs.tokens, len(outputs.tokens.token_ids), outputs.phases)

@@ -228,5 +228,7 @@ def test_the_commands_of_the_quick_start_work_as_printed(url: str) -> None:
 
 def test_the_make_file_serves_what_the_quick_start_says() -> None:
     makefile = Path(ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
+    targets = re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert targets
+    for target in targets:
         assert f"\n{target}: " in makefile

@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.serve.conftest import FAKE_ARGS, STARTS_WITHIN_S

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.calls import AnswerOptions, Encoding, OutputType
-from cluster.pooling import cut_dimensions, norm_weighted, normalize, pool, pool_one, print_rows, quantize
+from cluster.pooling import cut_dimensions, normalize, pool, pool_one, print_rows, quantize
 from cluster.types import Float32, PoolingType, offsets_of
 
 _VECTORS = [PoolingType.MEAN, PoolingType.CLS, PoolingType.LAST, PoolingType.WEIGHTED]
@@ -83,12 +83,6 @@ def test_token_matrices_alone_are_passed_on_uncopied() -> None:
 def test_rank_is_not_pooled_from_hidden_states() -> None:
     with pytest.raises(ValueError, match="classification head"):
         pool(_hidden(3), offsets_of([1, 2]), _codes(PoolingType.MEAN, PoolingType.RANK))
-
-
-def test_norm_weights_follow_the_lengths_of_the_tokens_vectors() -> None:
-    rows = np.asarray([[3.0, 4.0], [0.0, 1.0]], dtype=np.float32)
-    np.testing.assert_allclose(norm_weighted(rows), [(5 * 3) / 6, (5 * 4 + 1 * 1) / 6], rtol=1e-6)
-    assert norm_weighted(np.zeros((2, 2), dtype=np.float32)).tolist() == [0.0, 0.0]
 
 
 def _llama_normalize(row: list[float], p: int) -> list[float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.fake import FakeVocabulary, fake_facts
-from cluster.errors import InputTooLong, InvalidRequest
+from cluster.errors import ConfigError, InputTooLong, InvalidRequest
 from cluster.tokenization import (
     TextBatch,
     TextOptions,
@@ -149,6 +150,96 @@ class TestTruncation:
         assert _model(max_tokens=10_000).max_tokens == 512
 
 
+class _Joining(FakeVocabulary):
+    """Joins a prompt's last word with a text that follows it at once, as byte-pair vocabularies do."""
+
+    prefix = ()
+    suffix = (SEP,)
+
+
+class TestTruncationBesidePrompts:
+    TEXT = "a b c d e f"
+    PROMPT = "query: "
+
+    def test_the_start_of_the_text_is_cut_and_the_prompt_stays(self) -> None:
+        ids, cut = _sequence(self.TEXT, _model(max_tokens=6), truncate=Truncate.START, prompt=self.PROMPT)
+        assert (ids, cut) == ([CLS, *_words("query: e f"), SEP], 4)
+
+    def test_the_end_of_the_text_is_cut_and_the_prompt_stays(self) -> None:
+        ids, cut = _sequence(self.TEXT, _model(max_tokens=6), truncate=Truncate.END, prompt=self.PROMPT)
+        assert (ids, cut) == ([CLS, *_words("query: a b"), SEP], 4)
+
+    def test_a_prompt_that_runs_into_the_text_stays_whole(self) -> None:
+        ids, cut = _sequence(self.TEXT, _model(_Joining(), max_tokens=4), truncate=Truncate.START, prompt="x pre")
+        assert (ids, cut) == ([*_words("x pre"), *_words("f"), SEP], 5)
+
+    @pytest.mark.parametrize("truncate", list(Truncate))
+    @pytest.mark.parametrize("seed", range(20))
+    def test_what_is_kept_is_specials_prompt_and_one_stretch_of_the_text(self, truncate: Truncate, seed: int) -> None:
+        chance = random.Random(seed)
+        text = [f"w{chance.randrange(50)}" for _ in range(chance.randrange(1, 30))]
+        prompt = " ".join(f"p{chance.randrange(50)}" for _ in range(chance.randrange(5)))
+        specials = 2 + len(_words(prompt))
+        max_tokens = specials + chance.randrange(1, 30)
+        cap = chance.choice([None, chance.randrange(1, 30)])
+        fits = min(len(text), cap or len(text))
+        model = _model(max_tokens=max_tokens)
+        options: dict[str, Any] = {"truncate": truncate, "prompt": prompt and prompt + " ", "content_tokens": cap}
+        if truncate is Truncate.NONE and specials + fits > max_tokens:
+            with pytest.raises(InputTooLong):
+                _sequence(" ".join(text), model, **options)
+            return
+        kept = min(fits, max_tokens - specials)
+        words = text[len(text) - kept :] if truncate is Truncate.START else text[:kept]
+        ids, cut = _sequence(" ".join(text), model, **options)
+        assert ids == [CLS, *_words(prompt), *_words(" ".join(words)), SEP]
+        assert cut == len(text) - kept
+
+    def test_parsing_special_tokens_otherwise_than_configured_may_leave_no_room(self) -> None:
+        class Spelled(FakeVocabulary):
+            def tokenize(self, text: str, parse_special: bool = False) -> Int32:
+                return super().tokenize(text if parse_special else text.replace("SEP", "S E P"), parse_special)
+
+        model = _model(Spelled(), max_tokens=5, prompts={"query": "SEP "}, parse_special=True)
+        with pytest.raises(InputTooLong, match="leaves no room for a text") as caught:
+            _sequence("a b c d", model, truncate=Truncate.END, prompt="SEP ", parse_special=False)
+        assert caught.value.param == "parse_special"
+
+    @pytest.mark.parametrize("truncate", [Truncate.START, Truncate.END])
+    def test_special_tokens_at_the_front_of_a_mixed_prompt_stay(self, truncate: Truncate) -> None:
+        ids, cut = _sequence([CLS, "a b c d"], _model(max_tokens=4), truncate=truncate)
+        kept = "c d" if truncate is Truncate.START else "a b"
+        assert (ids, cut) == ([CLS, *_words(kept), SEP], 2)
+
+
+class TestRoom:
+    @pytest.mark.parametrize("max_tokens", [1, 2])
+    def test_a_longest_sequence_without_room_for_text_is_refused(self, max_tokens: int) -> None:
+        with pytest.raises(ConfigError, match=rf"models\.m\.max_tokens is {max_tokens}.*at least 3"):
+            _model(max_tokens=max_tokens)
+
+    def test_one_token_beside_the_special_ones_is_enough(self) -> None:
+        model = _model(max_tokens=3)
+        assert _sequence("a b c", model, truncate=Truncate.END) == ([CLS, *_words("a"), SEP], 2)
+
+    def test_an_encoders_context_without_room_is_refused_by_its_key(self) -> None:
+        with pytest.raises(ConfigError, match=r"encoders\.e\.context_tokens is 2"):
+            TokenizedModel.create(
+                "m",
+                ModelConfig(source="fake"),
+                fake_facts(),
+                "f",
+                FakeVocabulary(),
+                2,
+                "encoders.e.context_tokens",
+            )
+
+    def test_a_prompt_that_leaves_no_room_is_refused_by_its_key(self) -> None:
+        with pytest.raises(ConfigError, match=r"models\.m\.prompts\.query leaves no room.*at least 5"):
+            _model(max_tokens=4, prompts={"query": "query: "})
+        assert _model(max_tokens=5, prompts={"query": "query: "}).max_tokens == 5
+
+
 class TestPrompts:
     PROMPTS: dict[str, str] = {"query": "query: ", "document": "passage: ", "code": "code: "}  # noqa: RUF012
 
@@ -251,6 +342,23 @@ class TestShownTokens:
     def test_special_tokens_are_added_when_asked(self, tokenizer: Tokenizer) -> None:
         shown = tokenizer.tokens("m", ["one", 5], add_special=True, parse_special=False)
         assert [token for token, _ in shown] == [CLS, *_words("one"), 5, SEP]
+
+    def test_pieces_are_looked_up_once_for_each_different_id_and_only_when_asked(self) -> None:
+        asked: list[int] = []
+
+        class Noting(FakeVocabulary):
+            def piece(self, token_id: int) -> bytes:
+                asked.append(token_id)
+                return super().piece(token_id)
+
+        tokenizer = Tokenizer({"m": _model(Noting())})
+        plain = tokenizer.shown("m", "one two one", False, False, with_pieces=False)
+        assert (plain.ids.tolist(), plain.ids.dtype) == (_words("one two one"), np.int32)
+        assert asked == plain.pieces == []
+        shown = tokenizer.shown("m", "one two one", True, False, with_pieces=True)
+        assert shown.ids.tolist() == [CLS, *_words("one two one"), SEP]
+        assert asked == shown.distinct.tolist() == sorted({CLS, SEP, *_words("one two")})
+        assert shown.pieces == [FakeVocabulary.piece(tokenizer.models["m"].vocabulary, token) for token in asked]  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("content", ["", []])
     def test_nothing_has_no_tokens(self, tokenizer: Tokenizer, content: Input) -> None:

@@ -105,7 +105,7 @@ class LlamaVocabulary:
                 )
             )
             if count >= 0:
-                return buffer.raw[:count].decode("utf-8", "replace")
+                return ctypes.string_at(buffer, count).decode("utf-8", "replace")
             capacity = -count
 
     def template(self, name: str) -> str | None:

@@ -32,11 +32,13 @@ def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POOLHOUSE_CACHE_DIR", str(tmp_path))
 
 
-def test_sizes_grow_up_to_the_engines_largest_and_all_slots_work() -> None:
+def test_sizes_grow_up_to_the_engines_largest_and_all_slots_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow a call is for what else runs here, the next size is measured.
+    monkeypatch.setattr(calibration, "_SLOW", 0.0)
     engine = _Counting()
     rates = measure(engine)
     sizes = [tokens for tokens, _ in rates]
-    assert sizes == [32, 64, 96, 128, 192, 256, 384, 512][: len(sizes)]
+    assert sizes == [32, 64, 96, 128, 192, 256, 384, 512]
     assert all(rate > 0 for _, rate in rates)
     assert {slot for slot, _ in engine.calls} == {0, 1}
 

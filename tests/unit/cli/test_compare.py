@@ -117,5 +117,6 @@ def test_a_live_server_gives_the_same_figures_as_the_model_in_this_process(
         answers.append(json.loads(capsys.readouterr().out))
     local, remote = (answer["tasks"][0]["metrics"]["spearman"] for answer in answers)
     assert answers[0]["recommendation"]["pooling"] == answers[1]["recommendation"]["pooling"]
+    assert local.keys() == remote.keys() > set()
     for pooling, figure in local.items():
         assert remote[pooling]["value"] == pytest.approx(figure["value"], abs=2e-4)

@@ -72,5 +72,6 @@ def test_the_model_in_this_process_ranks_as_a_server_does(
         assert main(["rerank", "abc", str(documents), "--json", "--strategy", strategy, *place]) == 1
         answers.append(json.loads(capsys.readouterr().out))
     assert [result["line"] for result in answers[0]["results"]] == [result["line"] for result in answers[1]["results"]]
+    assert answers[0]["results"]
     for ours, theirs in zip(answers[0]["results"], answers[1]["results"], strict=True):
         assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
+from cluster.api import jina, openai, vllm
 from cluster.api.application import create_application
+from cluster.api.errors import error_body
 from cluster.client import AsyncClient, Client, Retries
-from cluster.config import PoolhouseConfig
+from cluster.config import Limits, PoolhouseConfig
+from cluster.errors import PoolhouseError
 from tests.support.pipelines import fake_config, local_pipeline
 
 Fault = httpx.Response | Exception
@@ -39,7 +42,8 @@ class Time:
 class Double:
     """Stands in for a server that fails on command: each request first takes a fault, if there is one left.
 
-    The vector of the text ``"17"`` is ``[17, 17]``, of two tokens.
+    It reads bodies as the server does, so it takes no other, and holds that no field is sent in vain. The vector of the text
+    ``"17"`` is ``[17, 17]``, of two tokens.
     """
 
     faults: deque[Fault] = field(default_factory=deque)
@@ -53,6 +57,13 @@ class Double:
         self.bodies.append(body)
         if self.before is not None:
             await self.before(body)
+        if request.url.path in PARSERS:
+            try:
+                ignored = PARSERS[request.url.path](body, request.headers)
+            except PoolhouseError as error:
+                status, content, headers = error_body(error)
+                return httpx.Response(status, content=content, headers=headers)
+            assert ignored == []
         if self.faults:
             fault = self.faults.popleft()
             if isinstance(fault, Exception):
@@ -99,6 +110,12 @@ def _classify(body: dict[str, Any]) -> httpx.Response:
     data = [{"index": index, "label": f"label of {item}", "probs": [0.25, 0.75]} for index, item in enumerate(items)]
     return httpx.Response(200, json={"data": data, "model": "m"})
 
+
+PARSERS: dict[str, Callable[[dict[str, Any], Mapping[str, str]], list[str]]] = {
+    "/v1/embeddings": lambda body, headers: openai.parse_embeddings(body, headers, Limits())[1],
+    "/v1/rerank": lambda body, headers: jina.parse_rerank(body, headers, Limits()).ignored,
+    "/v1/classify": lambda body, headers: vllm.parse_classify(body, headers, Limits()).ignored,
+}
 
 ANSWERS: dict[str, Callable[[dict[str, Any]], httpx.Response]] = {
     "/v1/rerank": _rerank,

@@ -36,7 +36,8 @@ class TestRerank:
     def test_top_n_is_of_all(self, double: Double) -> None:
         with double.client(request_items=2) as client:
             assert list(client.rerank("a query", DOCUMENTS, top_n=2)) == [(1, 6.0), (3, 6.0)]
-        assert all("top_n" not in body for body in double.bodies)
+        assert len(double.bodies) == 4
+        assert not any("top_n" in body for body in double.bodies)
 
     def test_documents_can_be_returned(self, double: Double) -> None:
         with double.client() as client:
@@ -45,18 +46,24 @@ class TestRerank:
 
     def test_options_reach_the_server(self, double: Double) -> None:
         with double.client() as client:
-            client.rerank("q", ["1"], model="m", instruction="i", strategy="maxsim", raw_scores=True, timeout_s=60)
+            client.rerank(
+                "q", ["1"], model="m", instruction="i", strategy="cross_encoder", raw_scores=True, timeout_s=60
+            )
         assert double.bodies == [
             {
                 "documents": ["1"],
                 "query": "q",
                 "model": "m",
                 "instruction": "i",
-                "strategy": "maxsim",
+                "strategy": "cross_encoder",
                 "raw_scores": True,
                 "timeout_s": 60,
             }
         ]
+
+    def test_an_unknown_strategy_is_refused_by_the_servers_own_reading(self, double: Double) -> None:
+        with double.client() as client, pytest.raises(InvalidRequest, match="strategy is the string 'maxsim'"):
+            client.rerank("q", ["1"], strategy="maxsim")
 
     def test_a_long_query_makes_smaller_requests(self, double: Double) -> None:
         with double.client(request_bytes=1000) as client:

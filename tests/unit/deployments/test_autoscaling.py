@@ -167,4 +167,5 @@ def test_the_module_imports_the_standard_library_only() -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
     }
+    assert imported
     assert imported <= set(sys.stdlib_module_names)

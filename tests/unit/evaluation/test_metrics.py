@@ -66,7 +66,9 @@ def test_mrr_and_recall_of_a_known_ranking() -> None:
 def test_a_corpus_smaller_than_the_depth_is_ranked() -> None:
     documents = unit(np.asarray([[1.0, 0.0], [0.0, 1.0]]))
     judged = rank_documents(documents, documents, [{0: 1.0}, {1: 1.0}], 10)
-    assert all(values.tolist() == [1.0, 1.0] for values in judged.values())
+    assert {name: values.tolist() for name, values in judged.items()} == {
+        name: [1.0, 1.0] for name in ("ndcg@10", "mrr", "recall@10")
+    }
 
 
 def test_a_text_has_no_vote_on_itself() -> None:

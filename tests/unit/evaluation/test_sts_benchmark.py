@@ -89,6 +89,7 @@ def test_a_comparison_by_url_finds_the_same(comparison: Comparison, url: str) ->
     finally:
         source.close()
     assert found.recommendation.pooling is PoolingType.MEAN
+    assert tuple(found.tasks[0].deciding.estimates) == VECTOR_POOLING_TYPES
     for pooling, estimate in found.tasks[0].deciding.estimates.items():
         ours = spearman_of(comparison.spaces.vectors[pooling], pairs, comparison.spaces.index)
         assert estimate.value == pytest.approx(ours, abs=2e-4)

@@ -43,6 +43,7 @@ def test_panels_query_documented_metrics_and_every_one_of_them() -> None:
 
 
 def test_queries_use_labels_that_their_metrics_have() -> None:
+    assert QUERIES
     for query in QUERIES:
         allowed = set().union(*(METRICS[name] for name in re.findall(r"\bray_[a-z_]+", query)))
         selected = set(re.findall(r"([a-z_]+)=~?\"", query))
@@ -51,11 +52,12 @@ def test_queries_use_labels_that_their_metrics_have() -> None:
 
 
 def test_variables_read_labels_that_exist() -> None:
-    for variable in DASHBOARD["templating"]["list"]:
-        if variable["type"] == "query":
-            found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
-            assert found is not None
-            assert found[2] in METRICS[found[1]]
+    queries = [each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
+    assert queries
+    for query in queries:
+        found = re.fullmatch(r"label_values\((\w+), (\w+)\)", query)
+        assert found is not None
+        assert found[2] in METRICS[found[1]]
 
 
 def test_panels_have_distinct_ids_and_do_not_overlap() -> None:

@@ -68,5 +68,7 @@ def test_both_images_take_python_from_the_same_release() -> None:
 def test_the_start_script_is_executable_and_its_files_exist() -> None:
     script = ROOT / "docker" / "serve.sh"
     assert os.access(script, os.X_OK)
-    for name in re.findall(r"\$root/(\S+?)[}\"]", script.read_text(encoding="utf-8")):
+    names = re.findall(r"\$root/(\S+?)[}\"]", script.read_text(encoding="utf-8"))
+    assert names
+    for name in names:
         assert (ROOT / name).exists(), name

@@ -69,6 +69,7 @@ def test_the_rules_that_the_operator_applies_are_kept(case: Path) -> None:
     head = cluster["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
     assert "serve" in {port["name"] for port in head["template"]["spec"]["containers"][0]["ports"]}
+    assert cluster["workerGroupSpecs"]
     for group in cluster["workerGroupSpecs"]:
         assert 0 <= group["minReplicas"] <= group["maxReplicas"]
     for template in pod_templates(service).values():
@@ -82,9 +83,11 @@ def test_the_rules_that_the_operator_applies_are_kept(case: Path) -> None:
 def test_worker_pods_outlast_the_longest_drain(case: Path) -> None:
     config = yaml.safe_load(PROD.read_text(encoding="utf-8"))
     drains = [each.get("graceful_shutdown_timeout_s", 20) for each in config["applications"][0]["deployments"]]
-    for name, template in pod_templates(only(render("--values", case), "RayService")).items():
-        if name != "head":
-            assert template["spec"]["terminationGracePeriodSeconds"] > max(drains) + 30
+    templates = pod_templates(only(render("--values", case), "RayService"))
+    workers = [template for name, template in templates.items() if name != "head"]
+    assert workers
+    for template in workers:
+        assert template["spec"]["terminationGracePeriodSeconds"] > max(drains) + 30
 
 
 def test_groups_with_gpus_run_the_cuda_image_and_ask_for_gpus() -> None:
@@ -123,6 +126,7 @@ def test_the_token_can_be_switched_off() -> None:
 
 def test_only_the_http_port_is_open_to_others() -> None:
     rules = only(render(*KEYS), "NetworkPolicy")["spec"]["ingress"]
+    assert [rule for rule in rules if "from" not in rule]
     for rule in rules:
         ports = {port["port"] for port in rule.get("ports", [])}
         if "from" not in rule:
@@ -140,7 +144,9 @@ def test_policies_and_monitors_select_the_ray_pods() -> None:
         only(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
         only(manifests, "PodMonitor")["spec"]["selector"]["matchLabels"],
     ]
+    assert set(pods) > {"head"}
     for selector in selectors:
+        assert selector
         for template in pods.values():
             assert selector.items() <= template["metadata"]["labels"].items()
 

@@ -44,6 +44,7 @@ def test_every_manifest_is_valid(case: Path, schemas: Path) -> None:
 def test_an_unknown_field_of_any_manifest_is_refused(schemas: Path) -> None:
     manifests = render("--values", CHART / "ci" / "full.yaml")
     manifests += render("--values", CHART / "ci" / "gateway.yaml")
+    assert "RayService" in {manifest["kind"] for manifest in manifests}
     for manifest in manifests:
         part = "spec" if "spec" in manifest else "metadata"
         broken = copy.deepcopy(manifest)

@@ -110,3 +110,28 @@ def test_a_request_finds_what_is_wrong_with_its_query_once() -> None:
 def test_a_second_text_of_ids_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="send a string"):
         Pairs(pair_format(FakeVocabulary(), 9)).of(0, Pair("one"), [1, 2])
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+def test_a_cap_below_any_pair_is_refused_by_its_field(cap: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"truncate_prompt_tokens is {cap}.*has 3 tokens") as error:
+        pair_format(FakeVocabulary(), 9).begin(Pair("one", max_tokens=cap, truncate=Truncate.END))
+    assert error.value.param == "truncate_prompt_tokens"
+
+
+def test_a_query_above_the_requests_own_cap_is_not_laid_on_the_model() -> None:
+    with pytest.raises(InputTooLong, match="the request asks for at most 6") as error:
+        pair_format(FakeVocabulary(), 9).begin(Pair("a b c d", max_tokens=6, truncate=Truncate.END))
+    assert (error.value.param, error.value.extra["n_ctx"]) == ("query", 6)
+
+
+@pytest.mark.parametrize("truncate", [Truncate.END, Truncate.START])
+@pytest.mark.parametrize("room", range(6, 18))
+def test_whatever_is_cut_is_one_stretch_of_the_document(truncate: Truncate, room: int) -> None:
+    vocabulary = FakeVocabulary()
+    made = pair_format(vocabulary, room).begin(Pair("one two", truncate=truncate)).end(TEN_WORDS)
+    document = vocabulary.tokenize(TEN_WORDS).tolist()
+    kept = min(10, room - 4)
+    stretch = document[10 - kept :] if truncate is Truncate.START else document[:kept]
+    assert made.ids.tolist() == [101, *vocabulary.tokenize("one two").tolist(), 102, *stretch]
+    assert made.cut_tokens == 10 - kept

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.config import Truncate
+from cluster.config import ModelConfig, Truncate
+from cluster.engine.fake import fake_facts
 from cluster.engine.llama import LlamaVocabulary
-from cluster.errors import InputTooLong, InvalidRequest
+from cluster.errors import ConfigError, InputTooLong, InvalidRequest
 from cluster.pairs import Pair, TemplateFormat, pair_format
+from cluster.tokenization import TokenizedModel
 from tests.support.ggufs.qwen3 import RERANK_TEMPLATE
 
 QUERY, DOCUMENT = "which city has a river", "paris is a city with a river, 42 bridges!"
@@ -118,3 +120,21 @@ def test_the_second_text_begins_where_documents_part(qwen3: LlamaVocabulary) -> 
     shared = min(one.second_segment, other.second_segment)
     assert one.ids[:shared].tolist() == other.ids[:shared].tolist()
     assert qwen3.detokenize(one.ids[:shared]).rstrip().endswith("<Document>:")
+
+
+@pytest.mark.parametrize("truncate", list(Truncate))
+def test_an_instruction_that_leaves_no_room_is_refused_by_its_field(truncate: Truncate, qwen3: LlamaVocabulary) -> None:
+    with pytest.raises(InputTooLong, match=r"instruction has .* document included") as error:
+        made(qwen3, QUERY, DOCUMENT, instruction="river " * 500, truncate=truncate)
+    assert error.value.param == "instruction"
+
+
+def test_the_shortest_pair_is_the_template_and_one_token(qwen3: LlamaVocabulary) -> None:
+    assert pair_format(qwen3, ROOM).least_tokens == len(made(qwen3, "", "")) + 1
+
+
+def test_a_template_that_leaves_no_room_is_refused_at_the_start(qwen3: LlamaVocabulary) -> None:
+    least = pair_format(qwen3, ROOM).least_tokens
+    config = ModelConfig(source="fake", max_tokens=least - 1)
+    with pytest.raises(ConfigError, match=rf"models\.m\.max_tokens is {least - 1}.*at least {least} tokens"):
+        TokenizedModel.create("m", config, fake_facts(), "f", qwen3)
