@@ -85,7 +85,7 @@ class EmbedAnswer:
     model: str
     pooling: PoolingType
     fingerprint: str
-    pieces: list[bytes]
+    pieces: list[bytes | bytearray]
     shapes: list[tuple[int, ...]]
     tokens: list[int]
     cut_tokens: list[int]

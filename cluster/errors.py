@@ -12,7 +12,8 @@
     │   ├── PoolingUnavailable     400 the model does not answer this pooling type
     │   ├── PoisonousInput         422 an input that has killed an encoder before
     │   ├── MethodNotAllowed       405
-    │   ├── PayloadTooLarge        413 a body, item or token limit
+    │   ├── RequestTimeout         408 the body came too slowly
+    │   ├── PayloadTooLarge        413 a limit of a body, a text, the items, the tokens or the answer
     │   └── UnsupportedMediaType   415
     ├── Unauthorized               401
     ├── PermissionDenied           403
@@ -50,6 +51,7 @@ __all__ = [
     "PoolhouseError",
     "PoolingUnavailable",
     "ReplicaLost",
+    "RequestTimeout",
     "Unauthorized",
     "UnsupportedMediaType",
     "VersionChanged",
@@ -157,6 +159,13 @@ class MethodNotAllowed(InvalidRequest):
 
     status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    """The body did not come in time; its connection is closed."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class PayloadTooLarge(InvalidRequest):

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TypeVar
 
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
+from cluster.offload import Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import TextBatch, Tokenizer
+from cluster.tokenization import TextBatch, Tokenizer, tokenizing_s
 from cluster.types import Float32, TokenBatch, VectorBatch
-
-Batch = TypeVar("Batch")
-Result = TypeVar("Result")
-
-# Below this many characters or values a change of threads costs more than the work that it takes off the event loop.
-INLINE_CHARACTERS = 8_192
-_INLINE_VALUES = 8_192
 
 
 class FusedStages:
@@ -33,6 +25,7 @@ class FusedStages:
         self._config = config
         self._tokenizer = tokenizer
         self._pooler = Pooler()
+        self._offload = Offload()
 
     @classmethod
     def load(cls, config: PoolhouseConfig) -> FusedStages:
@@ -63,7 +56,7 @@ class FusedStages:
             tokenize=self._tokenize,
             encode=self._encode,
             finish=self._finish,
-            score=partial(score_here, self._pooler),
+            score=self._score,
             outstanding=lambda name: self._config.batching.outstanding,
             tokens=self._tokens,
             text=self._text,
@@ -77,6 +70,7 @@ class FusedStages:
 
     def close(self) -> None:
         """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""
+        self._offload.close()
         for encoder in self.encoders.values():
             encoder.close()
 
@@ -86,21 +80,26 @@ class FusedStages:
             model.vocabulary.close()
 
     async def _tokenize(self, batch: TextBatch) -> TokenBatch:
-        return await _work(self._tokenizer.tokenize, batch, inline=batch.weight <= INLINE_CHARACTERS)
+        return await self._offload.run(batch.cost_s, self._tokenizer.tokenize, batch)
 
     async def _encode(self, name: str, batch: TokenBatch) -> VectorBatch:
         return await asyncio.wrap_future(self.encoders[name].submit(batch))
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
-        return await _work(self._pooler.finish, batch, inline=batch.is_brief)
+        return await self._offload.run(batch.cost_s, self._pooler.finish, batch)
+
+    async def _score(self, batch: InteractionBatch) -> Float32:
+        return await self._offload.run(batch.cost_s, self._pooler.score, batch)
 
     async def _tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool
     ) -> list[tuple[int, bytes]]:
-        return await asyncio.to_thread(self._tokenizer.tokens, model, content, add_special, parse_special)
+        return await self._offload.run(
+            tokenizing_s(1, len(content)), self._tokenizer.tokens, model, content, add_special, parse_special
+        )
 
     async def _text(self, model: str, ids: list[int]) -> str:
-        return await asyncio.to_thread(self._tokenizer.text, model, ids)
+        return await self._offload.run(tokenizing_s(1, len(ids)), self._tokenizer.text, model, ids)
 
 
 @contextmanager
@@ -112,12 +111,3 @@ def fused_stages(config: PoolhouseConfig) -> Iterator[FusedStages]:
     finally:
         stages.close()
         stages.close_vocabularies()
-
-
-async def score_here(pooler: Pooler, batch: InteractionBatch) -> Float32:
-    """Score in this process, on a thread where it takes long."""
-    return await _work(pooler.score, batch, inline=len(batch.documents.values) <= _INLINE_VALUES)
-
-
-async def _work(stage: Callable[[Batch], Result], batch: Batch, *, inline: bool) -> Result:
-    return stage(batch) if inline else await asyncio.to_thread(stage, batch)

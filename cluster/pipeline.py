@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from cluster.answers import check_answer
 from cluster.attempts import within_limit
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
@@ -18,7 +19,7 @@ from cluster.pooler import PoolerBatch
 from cluster.routing import Router
 from cluster.stages import ModelDescription, Senders, Stages
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
-from cluster.types import ModelFacts, PoolingType, RequestFacts
+from cluster.types import ModelFacts, PoolingType, RequestFacts, TokenBatch
 
 
 class Pipeline:
@@ -42,8 +43,17 @@ class Pipeline:
         """Which encoders answer which route."""
         return self.stages.router
 
-    async def embed(self, call: EmbedCall, request_id: str, trace: str | None = None) -> EmbedAnswer:
+    async def embed(
+        self,
+        call: EmbedCall,
+        request_id: str,
+        trace: str | None = None,
+        take_room: Callable[[int], None] = lambda size_bytes: None,
+    ) -> EmbedAnswer:
         """Answer a call within its time limit.
+
+        Args:
+            take_room: told how much memory the answer will need, before any of it is computed.
 
         Raises:
             InvalidRequest: and its children, for what is wrong with the call; all bad items at once.
@@ -51,7 +61,9 @@ class Pipeline:
             PoolhouseError: a stage failed.
         """
         items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
-        return await within_limit("embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts))
+        return await within_limit(
+            "embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts, take_room)
+        )
 
     async def tokens(self, call: TokenizeCall) -> list[tuple[int, bytes]]:
         """Return the (id, piece) pairs of a content."""
@@ -63,7 +75,7 @@ class Pipeline:
         """Return the text of token ids."""
         return await self.stages.senders.text(self.router.resolve(model), ids)
 
-    async def _embed(self, call: EmbedCall, facts: RequestFacts) -> EmbedAnswer:
+    async def _embed(self, call: EmbedCall, facts: RequestFacts, take_room: Callable[[int], None]) -> EmbedAnswer:
         started_s = time.monotonic()
         model = self.router.resolve(call.model)
         pooling = call.pooling or self.router.default_pooling(model)
@@ -88,6 +100,7 @@ class Pipeline:
         tokens = await self.stages.tokenize(texts, request.lane)
         raise_item_errors(tokens.errors, call.param, len(call.inputs), listed=call.listed)
         self.stages.check_token_limit(tokens, call.param)
+        take_room(self._answer_bytes(call, model, pooling, tokens))
         tokenized_s = time.monotonic()
         lane = call.lane or self.stages.lane(len(tokens), len(tokens.token_ids))
         tokens.requests = [replace(request, lane=lane)]
@@ -122,6 +135,12 @@ class Pipeline:
                 "total": ended_s - started_s,
             },
         )
+
+    def _answer_bytes(self, call: EmbedCall, model: str, pooling: PoolingType, tokens: TokenBatch) -> int:
+        facts = self.descriptions[model].facts
+        rows = len(tokens.token_ids) if pooling is PoolingType.NONE else len(tokens)
+        width = max(1, len(facts.labels)) if pooling is PoolingType.RANK else facts.dimensions
+        return check_answer(call.options, len(tokens), rows, width, self.config.limits, call.param)
 
 
 def _check_options(

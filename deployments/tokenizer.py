@@ -8,9 +8,10 @@ from typing import Any
 from cluster.assembly import describe, load_tokenizer, vocabularies
 from cluster.calls import Input
 from cluster.config import parse_config
+from cluster.offload import Offload
 from cluster.stages import ModelDescription
 from cluster.telemetry.tracing import TRACING
-from cluster.tokenization import TextBatch
+from cluster.tokenization import TextBatch, tokenizing_s
 from cluster.types import TokenBatch
 from deployments.failures import failures_told
 from deployments.stage import Stage
@@ -23,6 +24,7 @@ class Tokenizer(Stage):
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         self._config = config = parse_config(args)
         self._version = version_of(args)
+        self._offload = Offload()
         with failures_told("the Tokenizer"):
             self._stage = await asyncio.to_thread(load_tokenizer, config)
         await after_encoders([f"Encoder-{name}" for name in config.encoders])
@@ -37,16 +39,18 @@ class Tokenizer(Stage):
         return await asyncio.to_thread(vocabularies, self._config) if version == self._version else None
 
     async def tokenize(self, batch: TextBatch) -> TokenBatch:
-        """Tokenize one message off the event loop."""
+        """Tokenize one message, off the event loop where it is long."""
         with TRACING.spans("tokenize message", (request.trace for request in batch.requests)):
-            return await asyncio.to_thread(self._stage.tokenize, batch)
+            return await self._offload.run(batch.cost_s, self._stage.tokenize, batch)
 
     async def tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool
     ) -> list[tuple[int, bytes]]:
         """Return the (id, piece) pairs of one content."""
-        return await asyncio.to_thread(self._stage.tokens, model, content, add_special, parse_special)
+        return await self._offload.run(
+            tokenizing_s(1, len(content)), self._stage.tokens, model, content, add_special, parse_special
+        )
 
     async def text(self, model: str, ids: list[int]) -> str:
         """Return the text of token ids."""
-        return await asyncio.to_thread(self._stage.text, model, ids)
+        return await self._offload.run(tokenizing_s(1, len(ids)), self._stage.text, model, ids)

@@ -14,7 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from cluster.assembly import rebuild_tokenizer
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
-from cluster.fused import FusedStages, score_here
+from cluster.fused import FusedStages
+from cluster.offload import INLINE_S, Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
@@ -66,6 +67,7 @@ async def split(
     )
     encoders = dict(zip(encoders, faster, strict=True))
     own_pooler = Pooler()
+    offload = Offload()
     to_tokenizer = Carrier[TextBatch, TokenBatch](tokenizer, "tokenize", limit_s)
     to_pooler = Carrier[PoolerBatch, PieceBatch](pooler, "finish", lambda batch: config.limits.timeout_s)
     to_scorer = Carrier[InteractionBatch, Float32](pooler, "score", lambda batch: config.limits.timeout_s)
@@ -98,7 +100,9 @@ async def split(
         return own_pooler.finish(batch) if batch.is_brief else await to_pooler.send(batch)
 
     async def score(batch: InteractionBatch) -> Float32:
-        return await (score_here(own_pooler, batch) if batch.is_light else to_scorer.send(batch))
+        if batch.is_light:
+            return await offload.run(batch.cost_s, own_pooler.score, batch)
+        return await to_scorer.send(batch)
 
     async def tokens(model: str, content: Any, add_special: bool, parse_special: bool) -> list[tuple[int, bytes]]:
         pairs: list[tuple[int, bytes]] = await call_again(
@@ -124,7 +128,12 @@ async def split(
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
     )
-    return Wiring(descriptions, senders, check_ready, watch.stop)
+
+    def close() -> None:
+        watch.stop()
+        offload.close()
+
+    return Wiring(descriptions, senders, check_ready, close)
 
 
 class _ShortTexts:
@@ -137,7 +146,7 @@ class _ShortTexts:
 
     def tokenizer_for(self, batch: TextBatch) -> Tokenizer | None:
         """Return the own tokenizer where it is to be used for ``batch``."""
-        short = self.tokenizer is not None and batch.weight <= self._most_characters
+        short = self.tokenizer is not None and batch.weight <= self._most_characters and batch.cost_s <= INLINE_S
         return self.tokenizer if short and time.monotonic() >= self._again_at_s else None
 
     def pause(self) -> None:

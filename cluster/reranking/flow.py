@@ -69,6 +69,10 @@ class Reranking:
             ) from error
         return Route(name, strategy, pooling)
 
+    def labels(self, model: str) -> int:
+        """How many outputs the model's head has."""
+        return max(1, len(self._stages.descriptions[model].facts.labels))
+
     async def rerank(self, call: RerankCall, request_id: str, trace: str | None = None) -> RerankAnswer:
         """Answer a call within its time limit.
 
