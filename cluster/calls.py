@@ -9,10 +9,10 @@ import enum
 from dataclasses import dataclass, field
 
 from cluster.config import Truncate
-from cluster.types import Float32, Int64, Lane, PoolingType, ScoreType
+from cluster.types import Float32, Int32, Int64, Lane, PoolingType, ScoreType
 
-Input = str | list[int] | list[str | int]
-"""A text, token ids taken as they are, or llama-server's mixed form of texts and ids."""
+Input = str | list[int] | list[str | int] | Int32
+"""A text, token ids taken as they are (an array where the body was large), or llama-server's mixed form of texts and ids."""
 
 
 class Encoding(enum.StrEnum):

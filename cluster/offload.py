@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 INLINE_S = 0.002
@@ -21,6 +22,17 @@ INLINE_S = 0.002
 
 # Longer work leaves one thread to all that is shorter.
 _LONG_S = 0.05
+
+
+_TURN_ITEMS = 512
+
+
+async def in_turns(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """Yield ``items``, and let the event loop go on after every few hundred."""
+    for index, item in enumerate(items):
+        if index % _TURN_ITEMS == _TURN_ITEMS - 1:
+            await asyncio.sleep(0)
+        yield item
 
 
 class Offload:

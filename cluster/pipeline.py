@@ -15,11 +15,11 @@ from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, OutputType, Tok
 from cluster.config import PoolhouseConfig
 from cluster.errors import InvalidRequest
 from cluster.item_errors import raise_item_errors
-from cluster.pooler import PoolerBatch
+from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.stages import ModelDescription, Senders, Stages
 from cluster.tokenization import TextBatch, TextOptions, prompt_of
-from cluster.types import ModelFacts, PoolingType, RequestFacts, TokenBatch
+from cluster.types import ModelFacts, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 
 class Pipeline:
@@ -104,27 +104,35 @@ class Pipeline:
         tokenized_s = time.monotonic()
         lane = call.lane or self.stages.lane(len(tokens), len(tokens.token_ids))
         tokens.requests = [replace(request, lane=lane)]
-        vectors = await self.stages.encode(model, pooling, tokens, lane)
-        raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
-        encoded_s = time.monotonic()
-        finished = await self.stages.finish(
-            PoolerBatch(
-                vectors=vectors,
-                owner=[0] * len(vectors),
+        printed: dict[int, PieceBatch] = {}
+        encoded_s = tokenized_s
+
+        async def finish(first: int, part: VectorBatch) -> VectorBatch:
+            nonlocal encoded_s
+            encoded_s = time.monotonic()
+            if part.errors:
+                return part
+            batch = PoolerBatch(
+                vectors=part,
+                owner=[0] * len(part),
                 options=[call.options],
-                matrix=[pooling is PoolingType.NONE] * len(vectors),
-                scores=[pooling is PoolingType.RANK] * len(vectors),
-            ),
-            lane,
-            request.trace,
-        )
+                matrix=[pooling is PoolingType.NONE] * len(part),
+                scores=[pooling is PoolingType.RANK] * len(part),
+            )
+            printed[first] = await self.stages.finish(batch, lane, request.trace)
+            # The numbers of a large request do not wait for the last of it.
+            return replace(part, values=part.values[:0].copy())
+
+        vectors = await self.stages.encode(model, pooling, tokens, lane, finish)
+        raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
+        finished = [printed[first] for first in sorted(printed)]
         ended_s = time.monotonic()
         return EmbedAnswer(
             model=model,
             pooling=pooling,
             fingerprint=tokens.fingerprint,
-            pieces=finished.pieces,
-            shapes=finished.shapes,
+            pieces=[piece for part in finished for piece in part.pieces],
+            shapes=[shape for part in finished for shape in part.shapes],
             tokens=tokens.lengths.tolist(),
             cut_tokens=tokens.cut_tokens.tolist(),
             timings_s={

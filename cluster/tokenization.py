@@ -176,9 +176,9 @@ class Tokenizer:
         """
         tokenized = self.models[model]
         vocabulary = tokenized.vocabulary
-        parts: Sequence[int | str] = [content] if isinstance(content, str) else content
+        parts: Sequence[int | str] | Int32 = [content] if isinstance(content, str) else content
         options = TextOptions(PoolingType.NONE, parse_special=parse_special)
-        ids = _mixed(tokenized, parts, options).tolist() if parts else []
+        ids = _mixed(tokenized, parts, options).tolist() if len(parts) else []
         if add_special:
             ids = [*vocabulary.prefix, *ids, *tokenized.suffix]
         return [(token_id, vocabulary.piece(token_id)) for token_id in ids]
@@ -237,7 +237,7 @@ def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tup
     prefix, suffix = vocabulary.prefix, model.suffix
     if isinstance(text, str):
         content = vocabulary.tokenize(options.prompt + text, options.parse_special)
-    elif any(isinstance(part, str) for part in text):
+    elif isinstance(text, list) and any(isinstance(part, str) for part in text):
         content = _mixed(model, text, options)
         if not isinstance(text[0], str):
             prefix = ()
@@ -274,7 +274,7 @@ def sequence_of(model: TokenizedModel, text: Input, options: TextOptions) -> tup
     return ids, cut
 
 
-def _checked_ids(model: TokenizedModel, ids: Sequence[int | str]) -> Int32:
+def _checked_ids(model: TokenizedModel, ids: Sequence[int | str] | Int32) -> Int32:
     array = np.asarray(ids, dtype=np.int64)
     outside = (array < 0) | (array >= model.vocabulary.size)
     if outside.any():
@@ -286,7 +286,7 @@ def _checked_ids(model: TokenizedModel, ids: Sequence[int | str]) -> Int32:
     return array.astype(np.int32)
 
 
-def _mixed(model: TokenizedModel, parts: Sequence[int | str], options: TextOptions) -> Int32:
+def _mixed(model: TokenizedModel, parts: Sequence[int | str] | Int32, options: TextOptions) -> Int32:
     pieces: list[Int32] = []
     # Runs of ids are checked in one array: a call for each of a million ids takes seconds.
     for is_text, run in itertools.groupby(parts, key=lambda part: isinstance(part, str)):

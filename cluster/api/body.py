@@ -54,19 +54,20 @@ def read_json(raw: bytes, content_type: str | None, limits: Limits) -> dict[str,
 
 def _check_texts(body: dict[str, Any], most_bytes: int) -> None:
     """Check every text: one that is far longer than any model takes would hold up whoever reads it."""
-    # No recursion: a body may be nested as deeply as Python's own stack.
-    left: list[tuple[str, Any]] = [(name[:60], member) for name, member in body.items()]
-    while left:
-        where, value = left.pop()
-        if isinstance(value, str):
-            if 4 * len(value) > most_bytes and (size := len(value.encode())) > most_bytes:
-                raise PayloadTooLarge(
-                    f"{where} has a text of {size} bytes and the limit of one text is {most_bytes}; send it in parts",
-                    where,
-                )
-        elif isinstance(value, (dict, list)):
-            members = value.values() if isinstance(value, dict) else value
-            left.extend((where, member) for member in members if isinstance(member, (str, dict, list)))
+    for name, member in body.items():
+        # No recursion: a body may be nested as deeply as Python's own stack.
+        left: list[Any] = [[member]]
+        while left:
+            value = left.pop()
+            for inner in value.values() if isinstance(value, dict) else value:
+                if isinstance(inner, str):
+                    if 4 * len(inner) > most_bytes and (size := len(inner.encode())) > most_bytes:
+                        raise PayloadTooLarge(
+                            f"{name[:60]} has a text of {size} bytes and the limit of one text is {most_bytes}; send it in parts",
+                            name[:60],
+                        )
+                elif inner and isinstance(inner, (dict, list)):
+                    left.append(inner)
 
 
 def describe(value: object) -> str:

@@ -33,7 +33,7 @@ Parsed = TypeVar("Parsed")
 Parse = Callable[[Mapping[str, Any], Mapping[str, str], Limits], Parsed]
 """A dialect: body, headers and limits → what its handler works with."""
 
-INLINE_BODY_BYTES = 65_536
+INLINE_BODY_BYTES = 32_768
 """Whatever is in it, so much is parsed and checked within a few milliseconds."""
 
 _PROCESSES = 2

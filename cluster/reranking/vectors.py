@@ -58,7 +58,7 @@ async def compare(
     return Scored(
         scores=scores,
         score_type=ScoreType.MAXSIM if late else ScoreType.COSINE,
-        tokens=tokens.select(range(first, len(tokens))),
+        tokens=tokens.slice(first, len(tokens)),
         total_tokens=len(tokens.token_ids),
         timings_s={"tokenize": tokenized_s - started_s, "encode": time.monotonic() - tokenized_s},
     )
@@ -96,9 +96,9 @@ async def _score_groups(
     gate = asyncio.Semaphore(_GROUPS_AT_ONCE)
 
     async def score(begin: int, end: int) -> Float32:
-        queries, query_of_document = np.unique(owners[begin:end], return_inverse=True)
-        items = [*queries.tolist(), *range(first + begin, first + end)]
-        async with gate:
+        async with gate, stages.comparing:
+            queries, query_of_document = np.unique(owners[begin:end], return_inverse=True)
+            items = [*queries.tolist(), *range(first + begin, first + end)]
             vectors = await stages.encode(model, pooling, tokens.select(items), lane)
             _raise_errors({items[item]: error for item, error in vectors.errors.items()}, call, first)
             split = len(queries)
