@@ -21,7 +21,7 @@ INLINE_S = 0.002
 """An event loop can spare this much CPU time at once; a change of threads costs a tenth of it."""
 
 # Longer work leaves one thread to all that is shorter.
-_LONG_S = 0.05
+_LONG_S = 0.02
 
 
 _TURN_ITEMS = 512

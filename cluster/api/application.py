@@ -31,7 +31,7 @@ from cluster.api.matrix import format_npy
 from cluster.api.parsing import Parse
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
 from cluster.api.rerank import RerankPaths
-from cluster.api.responses import Answers, Piece
+from cluster.api.responses import Answers, Piece, gathered
 from cluster.calls import EmbedAnswer, EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
 from cluster.offload import Offload
@@ -185,10 +185,14 @@ def _format(answer: EmbedAnswer, call: EmbedCall, native: bool) -> tuple[list[Pi
     headers = answer_headers(answer)
     if call.options.encoding is Encoding.RAW:
         pieces, more = format_npy(answer, call.options.output_type)
-        return pieces, {**headers, **more}
-    if native:
-        return llama_server.format_native(answer, call.options.encoding is Encoding.BASE64), headers
-    return openai.format_embeddings(answer, call.options), headers
+        headers = {**headers, **more}
+    elif native:
+        pieces = llama_server.format_native(answer, call.options.encoding is Encoding.BASE64)
+    else:
+        pieces = openai.format_embeddings(answer, call.options)
+    # Here, and not on the event loop, since there may be very many.
+    answer.pieces.clear()
+    return gathered(pieces), headers
 
 
 def _guarded(

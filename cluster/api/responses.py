@@ -115,25 +115,37 @@ class _LongResponse(Response):
             self._room.close()
 
 
-def _parts(pieces: list[Piece]) -> Iterator[bytes]:
-    """Yield the bytes of ``pieces`` in parts of about ``_PIECE_BYTES``, and let go of each piece that has been yielded."""
+def gathered(pieces: list[Piece]) -> list[Piece]:
+    """Join small pieces to larger ones; ``pieces`` is empty afterwards. For a thread, where there are very many."""
+    return list(_parts(pieces, cut=False))
+
+
+def _parts(pieces: list[Piece], *, cut: bool = True) -> Iterator[Piece]:
+    """Yield the bytes of ``pieces`` in parts of about ``_PIECE_BYTES``, and let go of each piece that has been yielded.
+
+    Args:
+        cut: larger pieces, too.
+    """
     pieces.reverse()
-    gathered: list[Piece] = []
+    small: list[Piece] = []
     size = 0
     while pieces:
         piece = pieces.pop()
-        if len(piece) > _PIECE_BYTES:
-            if gathered:
-                yield b"".join(gathered)
-            gathered, size = [], 0
-            view = memoryview(piece)
-            for begin in range(0, len(piece), _PIECE_BYTES):
-                yield bytes(view[begin : begin + _PIECE_BYTES])
+        if len(piece) < _PIECE_BYTES:
+            small.append(piece)
+            size += len(piece)
+            if size < _PIECE_BYTES:
+                continue
+        if small:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(piece) < _PIECE_BYTES:
             continue
-        gathered.append(piece)
-        size += len(piece)
-        if size >= _PIECE_BYTES:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield b"".join(gathered)
+        if not cut:
+            yield piece
+            continue
+        view = memoryview(piece)
+        for begin in range(0, len(piece), _PIECE_BYTES):
+            yield bytes(view[begin : begin + _PIECE_BYTES])
+    if small:
+        yield b"".join(small)
