@@ -94,9 +94,13 @@ async def _score_groups(
 ) -> Float32:
     first = len(call.queries)
     gate = asyncio.Semaphore(_GROUPS_AT_ONCE)
+    turn = asyncio.Lock()
 
     async def score(begin: int, end: int) -> Float32:
         async with gate, stages.comparing:
+            async with turn:
+                # One group in each turn of the event loop: all at once would hold it up.
+                await asyncio.sleep(0)
             queries, query_of_document = np.unique(owners[begin:end], return_inverse=True)
             items = [*queries.tolist(), *range(first + begin, first + end)]
             vectors = await stages.encode(model, pooling, tokens.select(items), lane)

@@ -16,7 +16,8 @@ class Heartbeat:
     """An ASGI application around another one. From its first request on, a task on its loop wakes every millisecond.
 
     Attributes:
-        latest_s: the most that it was late. Time in which the process had no CPU is none of its own.
+        latest_s: the most that it was late, at most the CPU time that the whole process used meanwhile: what another thread
+            does with the interpreter's lock counts, and time in which the machine had none for the process does not.
     """
 
     application: ASGIApp
