@@ -302,6 +302,14 @@ def _answer(raw: memoryview, content_type: str | None, parse: Parse[Any], header
         return error.with_traceback(None)
 
 
+def _limit_memory(most_bytes: int) -> None:
+    """Let an allocation fail here before the machine has no memory left; Linux alone keeps to this."""
+    if sys.platform == "linux":
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most_bytes = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, hard))
+
+
 def main() -> None:
     """Be the process: one body after the other, until the socket closes."""
     connection = socket.socket(fileno=int(sys.argv[1]))
@@ -310,8 +318,7 @@ def main() -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             task, raw = _receive(connection)
-            most = _OWN_MEMORY_BYTES + _MEMORY_PER_BODY_BYTE * task[3].max_body_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            _limit_memory(_OWN_MEMORY_BYTES + _MEMORY_PER_BODY_BYTE * task[3].max_body_bytes)
             _send(connection, _answer(raw, *task))
             del task, raw
 
