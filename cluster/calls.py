@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from cluster.config import Truncate
 from cluster.types import Float32, Int32, Int64, Lane, PoolingType, ScoreType
 
-Input = str | list[int] | list[str | int]
-"""A text, token ids taken as they are, or llama-server's mixed form of texts and ids."""
+Input = str | list[int] | list[str | int] | Int32
+"""A text, token ids taken as they are (an array where the body was large), or llama-server's mixed form of texts and ids."""
 
 
 class Encoding(enum.StrEnum):
@@ -86,7 +86,7 @@ class EmbedAnswer:
     model: str
     pooling: PoolingType
     fingerprint: str
-    pieces: list[bytes]
+    pieces: list[bytes | bytearray]
     shapes: list[tuple[int, ...]]
     tokens: list[int]
     cut_tokens: list[int]

@@ -152,11 +152,21 @@ class Limits(Strict):
     """Limits of one request, and of all that wait; None is no limit.
 
     Attributes:
+        max_text_bytes: of one text, as UTF-8.
+        max_answer_bytes: of one answer as it is printed, and of its numbers before they are cut or packed.
+        transfer_timeout_s: for a body to come, and for an answer to go.
+        least_bytes_per_s: that either must move in every ``stall_s``.
+        stall_s: the time over which that is looked at; six times as long for answers.
         timeout_s: of a request that names none, and the most that one may name.
         max_queued_tokens: tokens that may wait for one encoder at one ingress, whatever their deadlines.
     """
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    max_text_bytes: Annotated[int, Field(ge=1)] = 12 * 1024 * 1024
+    max_answer_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+    transfer_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    least_bytes_per_s: Annotated[int, Field(ge=0)] = 8_192
+    stall_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 50_000
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 300.0

@@ -13,7 +13,8 @@
     │   ├── PoolingUnavailable     400 the model does not answer this pooling type
     │   ├── PoisonousInput         422 an input that has killed an encoder before
     │   ├── MethodNotAllowed       405
-    │   ├── PayloadTooLarge        413 a body, item or token limit
+    │   ├── RequestTimeout         408 the body came too slowly
+    │   ├── PayloadTooLarge        413 a limit of a body, a text, the items, the tokens or the answer
     │   │   └── MessageTooLarge    413 an input or its answer is more than parts of the server can send each other
     │   └── UnsupportedMediaType   415
     ├── Unauthorized               401
@@ -54,6 +55,7 @@ __all__ = [
     "PoolhouseError",
     "PoolingUnavailable",
     "ReplicaLost",
+    "RequestTimeout",
     "Unauthorized",
     "UnsupportedMediaType",
     "VersionChanged",
@@ -169,6 +171,13 @@ class MethodNotAllowed(InvalidRequest):
 
     status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    """The body did not come in time; its connection is closed."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class PayloadTooLarge(InvalidRequest):

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TypeVar
 
 from cluster.assembly import describe, load_encoder, load_tokenizer
 from cluster.batching.encoder import Encoder
 from cluster.config import PoolhouseConfig
 from cluster.errors import EngineError
+from cluster.offload import Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription, Senders
 from cluster.tokenization import TextBatch, Tokenizer
 from cluster.types import Float32, TokenBatch, VectorBatch
-
-Batch = TypeVar("Batch")
-Result = TypeVar("Result")
-
-# Below this many characters or values a change of threads costs more than the work that it takes off the event loop.
-INLINE_CHARACTERS = 8_192
-_INLINE_VALUES = 8_192
 
 
 class FusedStages:
@@ -35,6 +27,7 @@ class FusedStages:
         self._tokenizer = tokenizer
         self._showing = ShowingThreads(tokenizer)
         self._pooler = Pooler()
+        self._offload = Offload()
 
     @classmethod
     def load(cls, config: PoolhouseConfig) -> FusedStages:
@@ -65,7 +58,7 @@ class FusedStages:
             tokenize=self._tokenize,
             encode=self._encode,
             finish=self._finish,
-            score=partial(score_here, self._pooler),
+            score=self._score,
             outstanding=lambda name: self._config.batching.outstanding,
             tokens=self._showing.tokens,
             text=self._showing.text,
@@ -90,6 +83,7 @@ class FusedStages:
     def close(self) -> None:
         """Stop the encoders. Vocabularies stay: a thread may still be tokenizing with one."""
         self._showing.close()
+        self._offload.close()
         with ExitStack() as closing:
             for encoder in self.encoders.values():
                 closing.callback(encoder.close)
@@ -100,13 +94,16 @@ class FusedStages:
             model.vocabulary.close()
 
     async def _tokenize(self, batch: TextBatch) -> TokenBatch:
-        return await _work(self._tokenizer.tokenize, batch, inline=batch.weight <= INLINE_CHARACTERS)
+        return await self._offload.run(batch.cost_s, self._tokenizer.tokenize, batch)
 
     async def _encode(self, name: str, batch: TokenBatch) -> VectorBatch:
         return await asyncio.wrap_future(self.encoders[name].submit(batch))
 
     async def _finish(self, batch: PoolerBatch) -> PieceBatch:
-        return await _work(self._pooler.finish, batch, inline=batch.is_brief)
+        return await self._offload.run(batch.cost_s, self._pooler.finish, batch)
+
+    async def _score(self, batch: InteractionBatch) -> Float32:
+        return await self._offload.run(batch.cost_s, self._pooler.score, batch)
 
 
 @contextmanager
@@ -118,12 +115,3 @@ def fused_stages(config: PoolhouseConfig) -> Iterator[FusedStages]:
     finally:
         stages.close()
         stages.close_vocabularies()
-
-
-async def score_here(pooler: Pooler, batch: InteractionBatch) -> Float32:
-    """Score in this process, on a thread where it takes long."""
-    return await _work(pooler.score, batch, inline=len(batch.documents.values) <= _INLINE_VALUES)
-
-
-async def _work(stage: Callable[[Batch], Result], batch: Batch, *, inline: bool) -> Result:
-    return stage(batch) if inline else await asyncio.to_thread(stage, batch)

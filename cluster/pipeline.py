@@ -6,21 +6,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from cluster.answers import check_answer
 from cluster.attempts import within_limit
 from cluster.calls import AnswerOptions, DetokenizeCall, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
 from cluster.errors import InvalidRequest
 from cluster.item_errors import raise_item_errors
-from cluster.pooler import PoolerBatch
+from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.showing import ShowingAccount
 from cluster.stages import ModelDescription, Senders, Stages
-from cluster.timings import count_queue, timings
+from cluster.timings import Span, count_queue, timings
 from cluster.tokenization import ShownTokens, TextBatch, TextOptions, prompt_of
-from cluster.types import ModelFacts, PoolingType, RequestFacts
+from cluster.types import ModelFacts, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 
 class Pipeline:
@@ -45,8 +46,17 @@ class Pipeline:
         """Which encoders answer which route."""
         return self.stages.router
 
-    async def embed(self, call: EmbedCall, request_id: str, trace: str | None = None) -> EmbedAnswer:
+    async def embed(
+        self,
+        call: EmbedCall,
+        request_id: str,
+        trace: str | None = None,
+        take_room: Callable[[int], None] = lambda size_bytes: None,
+    ) -> EmbedAnswer:
         """Answer a call within its time limit.
+
+        Args:
+            take_room: told how much memory the answer will need, before any of it is computed.
 
         Raises:
             InvalidRequest: and its children, for what is wrong with the call; all bad items at once.
@@ -56,7 +66,7 @@ class Pipeline:
         started_s = time.monotonic()
         items, timeout_s = len(call.inputs), self.config.limits.within(call.timeout_s)
         return await within_limit(
-            "embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts, started_s)
+            "embed", request_id, trace, items, timeout_s, lambda facts: self._embed(call, facts, started_s, take_room)
         )
 
     async def tokens(self, call: TokenizeCall, request_id: str, trace: str | None = None) -> ShownTokens:
@@ -93,7 +103,9 @@ class Pipeline:
         timeout_s = self.config.limits.within(call.timeout_s)
         return await within_limit("show text", request_id, trace, 1, timeout_s, attempt)
 
-    async def _embed(self, call: EmbedCall, facts: RequestFacts, started_s: float) -> EmbedAnswer:
+    async def _embed(
+        self, call: EmbedCall, facts: RequestFacts, started_s: float, take_room: Callable[[int], None]
+    ) -> EmbedAnswer:
         model = self.router.resolve(call.model)
         pooling = call.pooling or self.router.default_pooling(model)
         self.router.check(model, pooling)
@@ -118,39 +130,52 @@ class Pipeline:
         tokens = await self.stages.tokenize(texts, request.lane)
         raise_item_errors(tokens.errors, call.param, len(call.inputs), listed=call.listed)
         self.stages.check_token_limit(tokens, call.param)
+        take_room(self._answer_bytes(call, model, pooling, tokens))
         tokenized_s = time.monotonic()
         lane = call.lane or self.stages.lane(len(tokens), len(tokens.token_ids))
         tokens.requests = [replace(request, lane=lane)]
-        vectors = await self.stages.encode(model, pooling, tokens, lane)
-        raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
-        encoded_s = time.monotonic()
-        finished = await self.stages.finish(
-            PoolerBatch(
-                vectors=vectors,
-                owner=[0] * len(vectors),
+        printed: dict[int, PieceBatch] = {}
+        pooled: list[Span] = []
+
+        async def finish(first: int, part: VectorBatch) -> VectorBatch:
+            began_s = time.monotonic()
+            if part.errors:
+                return part
+            batch = PoolerBatch(
+                vectors=part,
+                owner=[0] * len(part),
                 options=[call.options],
-                matrix=[pooling is PoolingType.NONE] * len(vectors),
-                scores=[pooling is PoolingType.RANK] * len(vectors),
-            ),
-            lane,
-            request.trace,
-        )
+                matrix=[pooling is PoolingType.NONE] * len(part),
+                scores=[pooling is PoolingType.RANK] * len(part),
+            )
+            printed[first] = await self.stages.finish(batch, lane, request.trace)
+            pooled.append((began_s, time.monotonic()))
+            # The numbers of a large request do not wait for the last of it.
+            return replace(part, values=part.values[:0].copy())
+
+        vectors = await self.stages.encode(model, pooling, tokens, lane, finish)
+        raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
+        finished = [printed[first] for first in sorted(printed)]
         ended_s = time.monotonic()
-        timings_s = timings(
-            (started_s, ended_s), (tokenize_s, tokenized_s), [vectors.provenance.spans], [(encoded_s, ended_s)]
-        )
+        timings_s = timings((started_s, ended_s), (tokenize_s, tokenized_s), [vectors.provenance.spans], pooled)
         count_queue(model, pooling, timings_s)
         return EmbedAnswer(
             model=model,
             pooling=pooling,
             fingerprint=tokens.fingerprint,
-            pieces=finished.pieces,
-            shapes=finished.shapes,
+            pieces=[piece for part in finished for piece in part.pieces],
+            shapes=[shape for part in finished for shape in part.shapes],
             tokens=tokens.lengths.tolist(),
             cut_tokens=tokens.cut_tokens.tolist(),
             builds=vectors.provenance.used_builds,
             timings_s=timings_s,
         )
+
+    def _answer_bytes(self, call: EmbedCall, model: str, pooling: PoolingType, tokens: TokenBatch) -> int:
+        facts = self.descriptions[model].facts
+        rows = len(tokens.token_ids) if pooling is PoolingType.NONE else len(tokens)
+        width = max(1, len(facts.labels)) if pooling is PoolingType.RANK else facts.dimensions
+        return check_answer(call.options, len(tokens), rows, width, self.config.limits, call.param)
 
 
 def _check_options(

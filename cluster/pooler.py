@@ -9,13 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.calls import AnswerOptions, Encoding, OutputType
+from cluster.offload import INLINE_S
 from cluster.pooling import cut_dimensions, normalize, print_rows
 from cluster.rerank import max_sim
 from cluster.types import Float32, Int32, VectorBatch
 
-# Each about a millisecond: numbers that are normalised and printed, and numbers that are copied as they are.
-_BRIEF_VALUES = 24_576
-_BRIEF_COPIED_VALUES = 4_194_304
+# CPU time of an item and of a value that is normalised and printed, of one that is only copied, and of a query's value that is
+# compared with a document's.
+_ITEM_S = 1.2e-5
+_VALUE_S = 6e-8
+_COPIED_VALUE_S = 1e-9
+_COMPARED_VALUE_S = 1.5e-10
+
+# About ten milliseconds; sending the matrices to another process takes as long.
+_LIGHT_VALUES = 4_194_304
 
 
 @dataclass(slots=True)
@@ -38,12 +45,15 @@ class PoolerBatch:
         return len(self.owner)
 
     @property
+    def cost_s(self) -> float:
+        """CPU time that finishing them takes, about."""
+        copied = all(self.matrix) and all(map(_is_copy, self.options))
+        return _ITEM_S * len(self) + (_COPIED_VALUE_S if copied else _VALUE_S) * len(self.vectors.values)
+
+    @property
     def is_brief(self) -> bool:
-        """Whether it is finished within about a millisecond, which an event loop can spare and a hop costs more than."""
-        values = len(self.vectors.values)
-        return values <= _BRIEF_VALUES or (
-            values <= _BRIEF_COPIED_VALUES and all(self.matrix) and all(map(_is_copy, self.options))
-        )
+        """Whether an event loop can spare the time; a hop to another process costs more."""
+        return self.cost_s <= INLINE_S
 
     def part(self, begin: int, end: int) -> PoolerBatch:
         """The items ``[begin, end)``."""
@@ -74,7 +84,7 @@ class PoolerBatch:
 class PieceBatch:
     """The Pooler's answer: for each item its printed numbers and their shape."""
 
-    pieces: list[bytes]
+    pieces: list[bytes | bytearray]
     shapes: list[tuple[int, ...]]
 
     def pick(self, begin: int, end: int) -> PieceBatch:
@@ -106,9 +116,15 @@ class InteractionBatch:
         return len(self.documents)
 
     @property
+    def cost_s(self) -> float:
+        """CPU time that scoring them takes, about."""
+        rows = len(self.queries.values) / max(1, int(self.queries.widths.sum()))
+        return _ITEM_S * len(self) + _COMPARED_VALUE_S * rows * len(self.documents.values)
+
+    @property
     def is_light(self) -> bool:
-        """Whether it is scored within about ten milliseconds; sending its matrices to another process takes as long."""
-        return len(self.documents.values) <= _BRIEF_COPIED_VALUES
+        """Whether it is scored within the time that sending its matrices to another process takes."""
+        return len(self.documents.values) <= _LIGHT_VALUES
 
     def part(self, begin: int, end: int) -> InteractionBatch:
         """The documents ``[begin, end)`` and those queries that they are compared with."""
@@ -136,7 +152,7 @@ class Pooler:
 
     def finish(self, batch: PoolerBatch) -> PieceBatch:
         """Normalise, cut and print every item."""
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         shapes: list[tuple[int, ...]] = []
         for item, owner in enumerate(batch.owner):
             options = batch.options[owner]

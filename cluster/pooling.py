@@ -22,6 +22,10 @@ from cluster.types import Float32, Int32, Int64, PoolingType, UInt8, offsets_of
 
 _MAX_ABSOLUTE_SCALE = 32_760.0
 
+# Printed in about a millisecond. A block of bytes has no remainder by three, so that base64 pads the last one only.
+_BLOCK_VALUES = 16_384
+_BLOCK_BYTES = 3 * 65_536
+
 
 def pool(hidden: Float32, offsets: Int64, pooling: UInt8) -> tuple[Float32, Int64, Int32]:
     """Reduce each sequence's hidden states as its pooling type says.
@@ -139,13 +143,55 @@ def quantize(vectors: Float32, output_type: OutputType) -> NDArray[np.generic]:
     return packed if output_type is OutputType.UBINARY else (packed.astype(np.int16) - 128).astype(np.int8)
 
 
-def print_rows(rows: Float32, options: AnswerOptions) -> bytes:
+def print_rows(rows: Float32, options: AnswerOptions) -> bytes | bytearray:
     """Print float32 ``[dimensions]`` or ``[rows, dimensions]`` as the request asks.
 
-    JSON prints each number with the fewest digits that give the same float32 back; base64 and raw are little-endian.
+    JSON prints each number with the fewest digits that give the same float32 back; base64 and raw are little-endian. Much is
+    printed block by block.
     """
     numbers = np.ascontiguousarray(quantize(rows, options.output_type))
     if options.encoding is Encoding.JSON:
+        return _json(numbers)
+    raw = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
+    flat = raw.reshape(-1).view(np.uint8)
+    if options.encoding is Encoding.RAW:
+        if flat.size <= _BLOCK_BYTES:
+            return flat.tobytes()
+        whole = bytearray(flat.size)
+        np.frombuffer(whole, dtype=np.uint8)[:] = flat
+        return whole
+    view = flat.data
+    return _whole([base64.b64encode(view[begin : begin + _BLOCK_BYTES]) for begin in range(0, flat.size, _BLOCK_BYTES)])
+
+
+def _json(numbers: NDArray[np.generic]) -> bytes | bytearray:
+    """Print an array in blocks: one call would keep the interpreter's lock, and so every other thread, until its end."""
+    if numbers.size <= _BLOCK_VALUES:
         return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
-    raw = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()
-    return base64.b64encode(raw) if options.encoding is Encoding.BASE64 else raw
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    step = max(1, _BLOCK_VALUES // rows.shape[1])
+    blocks = [b"["]
+    for row in range(0, len(rows), step):
+        block = rows[row : row + step]
+        if len(block) == 1:
+            for begin in range(0, block.shape[1], _BLOCK_VALUES):
+                part = orjson.dumps(block[0, begin : begin + _BLOCK_VALUES], option=orjson.OPT_SERIALIZE_NUMPY)
+                blocks.append(part[:-1] if begin == 0 else b"," + part[1:-1])
+            blocks.append(b"]")
+        else:
+            blocks.append(orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        blocks.append(b",")
+    blocks[-1] = b"]"
+    return _whole(blocks if numbers.ndim > 1 else blocks[1:-1])
+
+
+def _whole(blocks: list[bytes]) -> bytes | bytearray:
+    """Join blocks one by one: a join of many megabytes would keep the interpreter's lock, too."""
+    if len(blocks) <= 1:
+        return blocks[0] if blocks else b""
+    whole = bytearray(sum(map(len, blocks)))
+    end = 0
+    for block in blocks:
+        whole[end : end + len(block)] = block
+        end += len(block)
+    return whole

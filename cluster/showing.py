@@ -6,22 +6,19 @@ of its own, so that long contents keep no text from being tokenized for its vect
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from cluster.calls import Input
 from cluster.config import Limits
 from cluster.errors import Overloaded
-from cluster.tokenization import ShownTokens, Tokenizer
+from cluster.offload import Offload
+from cluster.tokenization import ShownTokens, Tokenizer, tokenizing_s
 from cluster.types import Int32
-
-Result = TypeVar("Result")
 
 _THREADS = 2
 
@@ -37,26 +34,22 @@ class ShowingThreads:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="showing")
+        self._offload = Offload(_THREADS)
 
     async def tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool
     ) -> ShownTokens:
         """See ``Tokenizer.shown``."""
-        return await self._run(
-            lambda: self._tokenizer.shown(model, content, add_special, parse_special, with_pieces=with_pieces)
-        )
+        work = partial(self._tokenizer.shown, model, content, add_special, parse_special, with_pieces=with_pieces)
+        return await self._offload.run(tokenizing_s(1, len(content)), work)
 
     async def text(self, model: str, ids: Int32) -> str:
         """See ``Tokenizer.text``."""
-        return await self._run(lambda: self._tokenizer.text(model, ids))
+        return await self._offload.run(tokenizing_s(1, len(ids)), self._tokenizer.text, model, ids)
 
     def close(self) -> None:
         """Take no more calls, and drop those whose turn has not come."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._offload.close()
 
 
 @dataclass(slots=True)

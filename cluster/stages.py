@@ -5,6 +5,7 @@ A wiring supplies the senders, which carry one message each; everything between 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +16,6 @@ import numpy as np
 
 from cluster.admission import Admission
 from cluster.batching.dispatcher import Dispatcher
-from cluster.batching.parts import at_once
 from cluster.batching.planning import split_by_tokens
 from cluster.batching.reuse import Reuse
 from cluster.calls import Input
@@ -98,6 +98,10 @@ class Stages:
             )
             for name, encoder in config.encoders.items()
         }
+        widest = max(description.facts.dimensions for description in descriptions.values())
+        group_bytes = batching.message_tokens * widest * 4
+        # Documents' token matrices, of all requests together: as much as two of the largest answers.
+        self.comparing = asyncio.Semaphore(max(8, 2 * config.limits.max_answer_bytes // group_bytes))
         self._pooler = Dispatcher[PoolerBatch, PieceBatch](
             send=senders.finish,
             join=PoolerBatch.concatenate,
@@ -162,35 +166,57 @@ class Stages:
         with TRACING.span("score", trace):
             return await self._scorer.submit(batch, lane)
 
-    async def encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
-        """Return the results of a call's items in order; what is equal is encoded once."""
-        if self.reuse is None:
-            return await self._spread(model, pooling, tokens, lane)
-        return await self.reuse.encode(tokens, lane, lambda part: self._spread(model, pooling, part, lane))
+    async def encode(
+        self,
+        model: str,
+        pooling: PoolingType,
+        tokens: TokenBatch,
+        lane: Lane,
+        use: Callable[[int, VectorBatch], Awaitable[VectorBatch]] | None = None,
+    ) -> VectorBatch:
+        """Return the results of a call's items in order; what is equal is encoded once.
 
-    async def _spread(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
-        """Spread a call over as many messages as its tokens ask for, and merge the results in order."""
+        Args:
+            use: is given the index of the first item and the results of each message as they come; what it returns
+                takes their place.
+        """
+
+        async def encode_part(first: int, part: TokenBatch) -> VectorBatch:
+            if self.reuse is None:
+                vectors = await self._encode_message(model, pooling, part, lane)
+            else:
+                vectors = await self.reuse.encode(
+                    part, lane, lambda own: self._encode_message(model, pooling, own, lane)
+                )
+            return vectors if use is None else await use(first, vectors)
+
+        batching = self.config.batching
+        ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
+        if len(ranges) <= 1:
+            return await encode_part(0, tokens)
+        tasks: list[asyncio.Future[VectorBatch]] = []
+        try:
+            for begin, end in ranges:
+                tasks.append(asyncio.ensure_future(encode_part(begin, tokens.slice(begin, end))))
+                # One part in each turn of the event loop: all of a large request would hold it up.
+                await asyncio.sleep(0)
+            parts = await asyncio.gather(*tasks)
+        finally:
+            # When one part fails, nobody needs the others.
+            for task in tasks:
+                task.cancel()
+        return VectorBatch.concatenate(parts)
+
+    async def _encode_message(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
+        """Encode what is one message at most."""
         attributes = {"poolhouse.model": model, "poolhouse.pooling": pooling.value, "poolhouse.items": len(tokens)}
         with TRACING.span("encode", tokens.requests[0].trace, attributes) as trace:
             if TRACING.on:
                 tokens.requests = [replace(request, trace=trace) for request in tokens.requests]
-            vectors = await self._encode(model, pooling, tokens, lane)
+            vectors = await self._encode_part(self.router.choose(model, pooling), tokens, lane)
         cut_items = int(np.count_nonzero(tokens.cut_tokens))
         count_encoded(model, pooling, len(tokens), len(tokens.token_ids), cut_items)
         return vectors
-
-    async def _encode(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:
-        batching = self.config.batching
-        ranges = split_by_tokens(tokens.lengths, batching.message_tokens, batching.message_items)
-        if len(ranges) == 1:
-            return await self._encode_part(self.router.choose(model, pooling), tokens, lane)
-        parts = await at_once(
-            [
-                self._encode_part(self.router.choose(model, pooling), tokens.select(range(*part)), lane)
-                for part in ranges
-            ]
-        )
-        return VectorBatch.concatenate(parts)
 
     async def _encode_part(self, encoder: str, tokens: TokenBatch, lane: Lane) -> VectorBatch:
         with self.admission.hold({encoder: 1.0}, len(tokens.token_ids), lane):

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from cluster.api.application import create_application
 from cluster.config import Wiring, parse_config
+from cluster.offload import keep_loop_quick
 from cluster.pipeline import Pipeline
 from cluster.telemetry.metrics import QUEUED_TOKENS
 from deployments import wirings
@@ -45,7 +46,9 @@ class Ingress(Stage):
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the constructor has run."""
         with failures_told("the HTTP application"):
-            return create_application(self._pipeline, self._wiring.check_ready)
+            application = create_application(self._pipeline, self._wiring.check_ready)
+        keep_loop_quick()
+        return application
 
     def _queued_tokens(self) -> dict[str, int]:
         return self._pipeline.stages.queued_tokens

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
+from cluster.offload import Offload
 from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
 from cluster.pooler import Pooler as PoolerStage
 from cluster.types import Float32
@@ -15,12 +14,13 @@ class Pooler(Stage):
 
     def __init__(self) -> None:
         self._stage = PoolerStage()
+        self._offload = Offload()
         self.start_reporting()
 
     async def finish(self, batch: PoolerBatch) -> PieceBatch:
-        """Finish one message off the event loop."""
-        return await asyncio.to_thread(self._stage.finish, batch)
+        """Finish one message, off the event loop where it is long."""
+        return await self._offload.run(batch.cost_s, self._stage.finish, batch)
 
     async def score(self, batch: InteractionBatch) -> Float32:
-        """Score one message off the event loop."""
-        return await asyncio.to_thread(self._stage.score, batch)
+        """Score one message, off the event loop where it is long."""
+        return await self._offload.run(batch.cost_s, self._stage.score, batch)

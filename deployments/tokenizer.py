@@ -8,6 +8,7 @@ from typing import Any
 from cluster.assembly import describe, load_tokenizer, vocabularies
 from cluster.calls import Input
 from cluster.config import parse_config
+from cluster.offload import Offload
 from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription
 from cluster.telemetry.tracing import TRACING
@@ -24,6 +25,7 @@ class Tokenizer(Stage):
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         self._config = config = parse_config(args)
         self._version = version_of(args)
+        self._offload = Offload()
         with failures_told("the Tokenizer"):
             self._stage = await asyncio.to_thread(load_tokenizer, config)
         self._showing = ShowingThreads(self._stage)
@@ -39,9 +41,9 @@ class Tokenizer(Stage):
         return await asyncio.to_thread(vocabularies, self._config) if version == self._version else None
 
     async def tokenize(self, batch: TextBatch) -> TokenBatch:
-        """Tokenize one message off the event loop."""
+        """Tokenize one message, off the event loop where it is long."""
         with TRACING.spans("tokenize message", (request.trace for request in batch.requests)):
-            return await asyncio.to_thread(self._stage.tokenize, batch)
+            return await self._offload.run(batch.cost_s, self._stage.tokenize, batch)
 
     async def tokens(
         self, model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool

@@ -16,8 +16,9 @@ from cluster.batching.parts import Parts
 from cluster.calls import Input
 from cluster.config import PoolhouseConfig
 from cluster.errors import NotReady, VersionChanged
-from cluster.fused import FusedStages, score_here
+from cluster.fused import FusedStages
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
+from cluster.offload import INLINE_S, Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound
 from cluster.stages import ModelDescription, Senders
@@ -75,6 +76,7 @@ async def split(
     )
     encoders = dict(zip(encoders, faster, strict=True))
     own_pooler = Pooler()
+    offload = Offload()
     descriptions = await _of_version(version, tokenizer, "describe")
     cap_bytes = usable_message_bytes()
     isolations = Bound(ISOLATIONS, ISOLATIONS_WITHIN_S)
@@ -127,7 +129,9 @@ async def split(
         return own_pooler.finish(batch) if batch.is_brief else await to_pooler.send(batch)
 
     async def score(batch: InteractionBatch) -> Float32:
-        return await (score_here(own_pooler, batch) if batch.is_light else to_scorer.send(batch))
+        if batch.is_light:
+            return await offload.run(batch.cost_s, own_pooler.score, batch)
+        return await to_scorer.send(batch)
 
     async def tokens(
         model: str, content: Input, add_special: bool, parse_special: bool, with_pieces: bool
@@ -156,8 +160,13 @@ async def split(
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
         message_bytes=cap_bytes,
     )
+
+    def close() -> None:
+        watch.stop()
+        offload.close()
+
     # Of other processes their own health checks tell.
-    return Wiring(descriptions, senders, check_ready, lambda: None, watch.stop)
+    return Wiring(descriptions, senders, check_ready, lambda: None, close)
 
 
 class _ShortTexts:
@@ -170,7 +179,7 @@ class _ShortTexts:
 
     def tokenizer_for(self, batch: TextBatch) -> Tokenizer | None:
         """Return the own tokenizer where it is to be used for ``batch``."""
-        short = self.tokenizer is not None and batch.weight <= self._most_characters
+        short = self.tokenizer is not None and batch.weight <= self._most_characters and batch.cost_s <= INLINE_S
         return self.tokenizer if short and time.monotonic() >= self._again_at_s else None
 
     def pause(self) -> None:

@@ -6,10 +6,10 @@ already. FastAPI holds them together and serves the description of the API.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,19 +27,23 @@ from cluster.api.headers import answer_headers, ignored_fields_header
 from cluster.api.keys import ApiKey, KeyRing, check_items, permitted_model
 from cluster.api.listing import format_info, format_model, format_models
 from cluster.api.matrix import format_npy
+from cluster.api.parsing import Parse
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
 from cluster.api.rerank import RerankPaths
+from cluster.api.responses import Answers, Piece, gathered
 from cluster.attempts import CLIENT
-from cluster.calls import EmbedCall, Encoding
+from cluster.calls import EmbedAnswer, EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
+from cluster.offload import Offload
 from cluster.pipeline import Pipeline
 from cluster.reranking import Reranking
 from cluster.telemetry.metrics import REFUSALS, count_answer
 
 logger = logging.getLogger("poolhouse")
 
-# Below so many ids or characters a change of threads costs more than the work that it takes off the event loop.
-_PRINTED_HERE = 8_192
+# CPU time of what stands around one item's numbers, and of one token id, piece or character that is only shown.
+_FORMATTED_ITEM_S = 2e-6
+_SHOWN_S = 2.5e-7
 
 
 def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
@@ -49,7 +53,10 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
         check_ready: raises NotReady while some awake part cannot answer.
     """
     bodies = BodyReader(pipeline.config.limits)
-    paths = _Paths(pipeline, check_ready, bodies)
+    answers = Answers(pipeline.config.limits)
+    offload = Offload()
+    weakref.finalize(bodies, offload.close)
+    paths = _Paths(pipeline, check_ready, bodies, answers, offload)
     application = _Application(title="Poolhouse", docs_url=None, redoc_url=None, openapi_url=None)
     keys = KeyRing.load(pipeline.config.api_keys)
 
@@ -64,7 +71,7 @@ def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[N
 
     for path in ("/v1/embeddings", "/embeddings", "/embedding"):
         add(path, "POST", paths.native if path != "/v1/embeddings" else paths.embeddings)
-    for path, handler, printer in RerankPaths(Reranking(pipeline.stages), bodies):
+    for path, handler, printer in RerankPaths(Reranking(pipeline.stages), bodies, answers, offload):
         add(path, "POST", handler, printer=printer)
     add("/tokenize", "POST", paths.tokenize)
     add("/detokenize", "POST", paths.detokenize)
@@ -102,55 +109,68 @@ class _Application(FastAPI):
 
 
 class _Paths:
-    def __init__(self, pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]], bodies: BodyReader) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        check_ready: Callable[[], Awaitable[None]],
+        bodies: BodyReader,
+        answers: Answers,
+        offload: Offload,
+    ) -> None:
         self._pipeline = pipeline
         self._bodies = bodies
-        self._limits = pipeline.config.limits
+        self._answers = answers
+        self._offload = offload
         self._check_ready = check_ready
         self._started_s = int(time.time())
         self.listed: list[str] = []
         """Every path with its method, as ``GET /info`` names them."""
 
     async def embeddings(self, request: Request, context: RequestContext) -> Response:
-        body = await self._bodies.read(request)
-        if body.get("content") is not None and body.get("input") is None:
-            return await self._embed(request, body, context, native=True)
-        return await self._embed(request, body, context, native=False)
+        return await self._embed(request, context, llama_server.parse_v1_embeddings)
 
     async def native(self, request: Request, context: RequestContext) -> Response:
-        body = await self._bodies.read(request)
-        # Real clients post OpenAI's body here, and only OpenAI's body names a model; OpenAI's shape has no token matrices.
-        openai_shaped = body.get("model") is not None and body.get("pooling") != "none" and body.get("content") is None
-        return await self._embed(request, body, context, native=not openai_shaped)
+        return await self._embed(request, context, llama_server.parse_embedding)
 
-    async def _embed(self, request: Request, body: dict[str, Any], context: RequestContext, native: bool) -> Response:
-        parse = llama_server.parse_native if native else openai.parse_embeddings
-        call, unknown = parse(body, request.headers, self._limits)
+    async def _embed(
+        self, request: Request, context: RequestContext, parse: Parse[tuple[bool, EmbedCall, list[str]]]
+    ) -> Response:
+        native, call, unknown = await self._bodies.parse(request, parse)
         self._check_key(call, context.key)
-        answer = await self._pipeline.embed(call, context.request_id, request.headers.get("traceparent"))
-        headers = {**answer_headers(answer), **ignored_fields_header(unknown)}
-        if call.options.encoding is Encoding.RAW:
-            content, more = format_npy(answer, call.options.output_type)
-            return Response(content, headers={**headers, **more}, media_type=openai.OCTET_STREAM)
-        if native:
-            content = llama_server.format_native(answer, call.options.encoding is Encoding.BASE64)
-        else:
-            content = openai.format_embeddings(answer, call.options)
-        return Response(content, headers=headers, media_type="application/json")
+        room = self._answers.room()
+        try:
+            trace = request.headers.get("traceparent")
+            answer = await self._pipeline.embed(call, context.request_id, trace, room.take)
+            cost_s = _FORMATTED_ITEM_S * len(answer.pieces)
+            pieces, headers = await self._offload.run(cost_s, _format, answer, call, native)
+            media_type = openai.OCTET_STREAM if call.options.encoding is Encoding.RAW else "application/json"
+            return room.respond(pieces, {**headers, **ignored_fields_header(unknown)}, media_type)
+        except BaseException:
+            room.close()
+            raise
 
     async def tokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_tokenize(await self._bodies.read(request), request.headers)
+        call, unknown = await self._bodies.parse(request, llama_server.parse_tokenize)
         permitted_model(context.key, self._pipeline.router, call.model)
         shown = await self._pipeline.tokens(call, context.request_id, request.headers.get("traceparent"))
-        content = await _printed(len(shown.ids), llama_server.format_tokenize, shown, call.with_pieces)
-        return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
+        return await self._show(len(shown.ids), unknown, llama_server.format_tokenize, shown, call.with_pieces)
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
-        call, unknown = llama_server.parse_detokenize(await self._bodies.read(request), request.headers)
+        call, unknown = await self._bodies.parse(request, llama_server.parse_detokenize)
         permitted_model(context.key, self._pipeline.router, call.model)
         text = await self._pipeline.text(call, context.request_id, request.headers.get("traceparent"))
-        content = await _printed(len(text), llama_server.format_detokenize, text)
-        return Response(content, headers=ignored_fields_header(unknown), media_type="application/json")
+        return await self._show(len(text), unknown, llama_server.format_detokenize, text)
+
+    async def _show(self, size: int, unknown: list[str], form: Callable[..., bytes], *shown: object) -> Response:
+        """Print so many token ids, pieces or characters, and count the answer until it has been read."""
+        room = self._answers.room()
+        try:
+            content = await self._offload.run(_SHOWN_S * size, form, *shown)
+            room.take(len(content))
+            return room.respond([content], ignored_fields_header(unknown), "application/json")
+        except BaseException:
+            room.close()
+            raise
 
     async def models(self, request: Request, context: RequestContext) -> Response:
         return Response(format_models(self._pipeline, self._started_s, context.key), media_type="application/json")
@@ -172,9 +192,18 @@ class _Paths:
         check_items(key, len(call.inputs), call.param)
 
 
-async def _printed(size: int, printer: Callable[..., bytes], *arguments: object) -> bytes:
-    """Print an answer, on a thread where it is long."""
-    return printer(*arguments) if size <= _PRINTED_HERE else await asyncio.to_thread(printer, *arguments)
+def _format(answer: EmbedAnswer, call: EmbedCall, native: bool) -> tuple[list[Piece], dict[str, str]]:
+    headers = answer_headers(answer)
+    if call.options.encoding is Encoding.RAW:
+        pieces, more = format_npy(answer, call.options.output_type)
+        headers = {**headers, **more}
+    elif native:
+        pieces = llama_server.format_native(answer, call.options.encoding is Encoding.BASE64)
+    else:
+        pieces = openai.format_embeddings(answer, call.options)
+    # Here, and not on the event loop, since there may be very many.
+    answer.pieces.clear()
+    return gathered(pieces), headers
 
 
 def _guarded(

@@ -8,22 +8,25 @@ from typing import Any, TypeVar
 
 import orjson
 
+from cluster.config import Limits
 from cluster.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType, nearest
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 # Names end up in messages, and the search for the nearest valid one takes time with the square of their length.
 _MAX_NAME_CHARACTERS = 256
+_SHOWN_NAMES = 16
+_SHOWN_CHARACTERS = 60
 
 
-def read_json(raw: bytes, content_type: str | None, max_body_bytes: int) -> dict[str, Any]:
+def read_json(raw: bytes, content_type: str | None, limits: Limits) -> dict[str, Any]:
     """Parse a request body.
 
     orjson refuses what other parsers let pass (NaN, lone surrogates, invalid UTF-8) and bounds the nesting depth.
 
     Raises:
         UnsupportedMediaType: the content type is not JSON.
-        PayloadTooLarge: the body is over the limit.
+        PayloadTooLarge: the body, or a text in it, is over the limit.
         InvalidRequest: it is not one JSON object.
     """
     if content_type:
@@ -32,8 +35,10 @@ def read_json(raw: bytes, content_type: str | None, max_body_bytes: int) -> dict
             raise UnsupportedMediaType(
                 f"the body's content type is {kind!r}; send it as content-type: application/json"
             )
-    if len(raw) > max_body_bytes:
-        raise PayloadTooLarge(f"the body has {len(raw)} bytes and the limit is {max_body_bytes}; send it in parts")
+    if len(raw) > limits.max_body_bytes:
+        raise PayloadTooLarge(
+            f"the body has {len(raw)} bytes and the limit is {limits.max_body_bytes}; send it in parts"
+        )
     if not raw:
         raise InvalidRequest("the body is empty; send a JSON object")
     try:
@@ -42,7 +47,27 @@ def read_json(raw: bytes, content_type: str | None, max_body_bytes: int) -> dict
         raise InvalidRequest(f"the body is not valid JSON: {error.msg} at byte {error.pos}") from error
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body is {describe(body)}; send a JSON object")
+    if len(raw) > limits.max_text_bytes:
+        _check_texts(body, limits.max_text_bytes)
     return body
+
+
+def _check_texts(body: dict[str, Any], most_bytes: int) -> None:
+    """Check every text: one that is far longer than any model takes would hold up whoever reads it."""
+    for name, member in body.items():
+        # No recursion: a body may be nested as deeply as Python's own stack.
+        left: list[Any] = [[member]]
+        while left:
+            value = left.pop()
+            for inner in value.values() if isinstance(value, dict) else value:
+                if isinstance(inner, str):
+                    if 4 * len(inner) > most_bytes and (size := len(inner.encode())) > most_bytes:
+                        raise PayloadTooLarge(
+                            f"{name[:60]} has a text of {size} bytes and the limit of one text is {most_bytes}; send it in parts",
+                            name[:60],
+                        )
+                elif inner and isinstance(inner, (dict, list)):
+                    left.append(inner)
 
 
 def describe(value: object) -> str:
@@ -121,7 +146,7 @@ class Fields:
         return kind(value)
 
     def unknown(self) -> list[str]:
-        """Return the names of the fields that nothing has read.
+        """Return the names of the fields that nothing has read, at most 16 and 60 characters of each.
 
         Raises:
             InvalidRequest: there are some, and the body says ``"strict": true``; or ``strict`` is no boolean.
@@ -131,7 +156,7 @@ class Fields:
         if names and strict:
             listed = ", ".join(f"{name[:60]!r}{nearest(name[:60], self._known)}" for name in names[:16])
             raise InvalidRequest(f"unknown fields: {listed}; remove them or leave out strict", names[0][:60])
-        return names
+        return [name[:_SHOWN_CHARACTERS] for name in names[:_SHOWN_NAMES]]
 
 
 def _wrong(name: str, expected: str, got: object) -> InvalidRequest:

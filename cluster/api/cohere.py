@@ -9,6 +9,8 @@ import orjson
 
 from cluster.api.body import Fields
 from cluster.api.errors import error_body
+from cluster.api.printing import print_members
+from cluster.api.responses import Piece
 from cluster.api.scoring import RerankRequest, best_first, rerank_call
 from cluster.calls import RerankAnswer
 from cluster.config import Limits, Truncate
@@ -30,7 +32,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
     return RerankRequest(call, fields.flag("return_documents") or False, fields.unknown())
 
 
-def format_rerank(answer: RerankAnswer, request: RerankRequest, request_id: str) -> bytes:
+def format_rerank(answer: RerankAnswer, request: RerankRequest, request_id: str) -> list[Piece]:
     """Print ``{"id", "results": [{"index", "relevance_score"}], "meta"}``."""
     results: list[dict[str, Any]] = []
     for index, score in best_first(answer):
@@ -40,10 +42,10 @@ def format_rerank(answer: RerankAnswer, request: RerankRequest, request_id: str)
         if request.return_documents:
             result["document"] = {"text": request.call.documents[index]}
         results.append(result)
-    return orjson.dumps(
+    return print_members(
         {
             "id": request_id,
-            "results": results,
+            "results": [],
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},
@@ -51,7 +53,10 @@ def format_rerank(answer: RerankAnswer, request: RerankRequest, request_id: str)
             },
             "score_type": answer.score_type,
             "strategy": answer.strategy,
-        }
+        },
+        "results",
+        results,
+        characters_of="document",
     )
 
 

@@ -10,7 +10,10 @@ from cluster.errors import PoolhouseError
 
 
 def error_body(error: PoolhouseError) -> tuple[int, bytes, dict[str, str]]:
-    """Return status, body and headers; ``retry_after_s`` becomes ``Retry-After``, and a 401 says which scheme to use."""
+    """Return status, body and headers.
+
+    ``retry_after_s`` becomes ``Retry-After``, a 401 says which scheme to use, and a 408 closes the connection.
+    """
     members: dict[str, object] = {
         "message": error.message,
         "type": error.type,
@@ -22,6 +25,9 @@ def error_body(error: PoolhouseError) -> tuple[int, bytes, dict[str, str]]:
     retry_after_s = error.extra.get("retry_after_s")
     if isinstance(retry_after_s, (int, float)):
         headers["retry-after"] = str(math.ceil(retry_after_s))
+    if error.status == 408:
+        # The rest of the body would be taken for the next request.
+        headers["connection"] = "close"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     # What a client sent may hold text that has no UTF-8 form; the message must still be printable.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from cluster.api.body import Fields
 from cluster.api.documents import result_members
+from cluster.api.printing import print_members
+from cluster.api.responses import Piece
 from cluster.api.scoring import RerankRequest, best_first, read_truncate_prompt_tokens, rerank_call, usage
 from cluster.calls import RerankAnswer
 from cluster.config import Limits
@@ -30,7 +30,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
     return RerankRequest(call, fields.flag("return_documents") or False, fields.unknown())
 
 
-def format_rerank(answer: RerankAnswer, request: RerankRequest) -> bytes:
+def format_rerank(answer: RerankAnswer, request: RerankRequest) -> list[Piece]:
     """Print ``{"model", "object", "usage", "results": [{"index", "relevance_score", …}]}``, the best document first."""
     documents = request.call.documents
     results: list[dict[str, Any]] = []
@@ -39,14 +39,17 @@ def format_rerank(answer: RerankAnswer, request: RerankRequest) -> bytes:
         if request.return_documents:
             result["document"] = {"text": documents[index]}
         results.append(result)
-    return orjson.dumps(
+    return print_members(
         {
             "model": answer.model,
             "object": "list",
             "usage": usage(answer.total_tokens),
-            "results": results,
+            "results": [],
             "score_type": answer.score_type,
             "strategy": answer.strategy,
             "fingerprint": answer.fingerprint,
-        }
+        },
+        "results",
+        results,
+        characters_of="document",
     )

@@ -11,6 +11,7 @@ import orjson
 from cluster.api.body import Fields, describe
 from cluster.api.inputs import is_part
 from cluster.api.openai import parse_embeddings, parse_timeout_s
+from cluster.api.responses import Piece
 from cluster.calls import DetokenizeCall, EmbedAnswer, EmbedCall, Input, TokenizeCall
 from cluster.config import Limits
 from cluster.errors import InvalidRequest
@@ -18,6 +19,27 @@ from cluster.tokenization import ShownTokens
 
 # A thread that prints holds the interpreter's lock for so many ids or characters at most.
 _PRINTED_AT_ONCE = 65_536
+
+
+def parse_v1_embeddings(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
+) -> tuple[bool, EmbedCall, list[str]]:
+    """Read OpenAI's body, or llama-server's where it has ``content`` and no ``input``; the first member says which it was.
+
+    Raises:
+        InvalidRequest: a field has a wrong type or value.
+    """
+    native = body.get("content") is not None and body.get("input") is None
+    return native, *(parse_native if native else parse_embeddings)(body, headers, limits)
+
+
+def parse_embedding(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
+) -> tuple[bool, EmbedCall, list[str]]:
+    """Read llama-server's body, or OpenAI's where it is that; raises as ``parse_v1_embeddings``."""
+    # Real clients post OpenAI's body here, and only OpenAI's body names a model; OpenAI's shape has no token matrices.
+    native = body.get("model") is None or body.get("pooling") == "none" or body.get("content") is not None
+    return native, *(parse_native if native else parse_embeddings)(body, headers, limits)
 
 
 def parse_native(body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits) -> tuple[EmbedCall, list[str]]:
@@ -34,19 +56,21 @@ def parse_native(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
     return call, unknown
 
 
-def format_native(answer: EmbedAnswer, base64: bool) -> bytes:
-    """Print the bare list; ``embedding`` is two-dimensional for every pooling type."""
-    out = []
+def format_native(answer: EmbedAnswer, base64: bool) -> list[Piece]:
+    """Print the bare list, in pieces; ``embedding`` is two-dimensional for every pooling type."""
+    out: list[Piece] = []
+    quote = b'"' if base64 else b""
     for index, piece in enumerate(answer.pieces):
-        printed = b'"%s"' % piece if base64 else piece
-        out.append(
-            b'{"index":%d,"embedding":%s,"tokens":%d,"truncated_tokens":%d}'
-            % (index, printed, answer.tokens[index], answer.cut_tokens[index])
-        )
-    return b"[" + b",".join(out) + b"]"
+        out.append(b'%s{"index":%d,"embedding":%s' % (b"," if index else b"[", index, quote))
+        out.append(piece)
+        out.append(b'%s,"tokens":%d,"truncated_tokens":%d}' % (quote, answer.tokens[index], answer.cut_tokens[index]))
+    out.append(b"]")
+    return out
 
 
-def parse_tokenize(body: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[TokenizeCall, list[str]]:
+def parse_tokenize(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
+) -> tuple[TokenizeCall, list[str]]:
     """Read ``{"content", "add_special": false, "parse_special": true, "with_pieces": false}``.
 
     Raises:
@@ -98,7 +122,9 @@ def _piece(piece: bytes) -> str | list[int]:
         return list(piece)
 
 
-def parse_detokenize(body: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[DetokenizeCall, list[str]]:
+def parse_detokenize(
+    body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits
+) -> tuple[DetokenizeCall, list[str]]:
     """Read ``{"tokens": […]}``; returns the call and the ignored fields.
 
     Raises:

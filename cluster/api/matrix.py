@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.api.responses import Piece
 from cluster.calls import EmbedAnswer, OutputType
 from cluster.types import offsets_of
 
@@ -22,13 +23,13 @@ _DTYPES: dict[OutputType, np.dtype[Any]] = {
 }
 
 
-def format_npy(answer: EmbedAnswer, output_type: OutputType) -> tuple[bytes, dict[str, str]]:
+def format_npy(answer: EmbedAnswer, output_type: OutputType) -> tuple[list[Piece], dict[str, str]]:
     """Print all items' rows, then what belongs to them, as ``.npy`` arrays one behind the other (``np.load`` reads on).
 
     Returns:
-        The arrays: rows ``[rows, width]``; offsets int64 ``[n + 1]``, item i being rows ``offsets[i]`` to ``offsets[i + 1]``;
-        tokens int64 ``[n]``; truncated tokens int64 ``[n]``. And the header ``x-poolhouse-offsets``, which repeats the offsets
-        where they take at most 4,096 characters.
+        The arrays, in pieces: rows ``[rows, width]``; offsets int64 ``[n + 1]``, item i being rows ``offsets[i]`` to
+        ``offsets[i + 1]``; tokens int64 ``[n]``; truncated tokens int64 ``[n]``. And the header ``x-poolhouse-offsets``, which
+        repeats the offsets where they take at most 4,096 characters.
     """
     dtype = _DTYPES[output_type]
     rows = [shape[0] if len(shape) == 2 else 1 for shape in answer.shapes]
@@ -42,6 +43,8 @@ def format_npy(answer: EmbedAnswer, output_type: OutputType) -> tuple[bytes, dic
     tail = io.BytesIO()
     for numbers in (offsets, answer.tokens, answer.cut_tokens):
         np.save(tail, np.asarray(numbers, dtype="<i8"), allow_pickle=False)
-    printed = ",".join(map(str, offsets.tolist()))
-    headers = {"x-poolhouse-offsets": printed} if len(printed) <= _MAX_HEADER_CHARACTERS else {}
-    return b"".join((head.getvalue(), *answer.pieces, tail.getvalue())), headers
+    # An offset takes two characters at least.
+    printed = ",".join(map(str, offsets.tolist())) if 2 * len(offsets) <= _MAX_HEADER_CHARACTERS + 1 else None
+    fits = printed is not None and len(printed) <= _MAX_HEADER_CHARACTERS
+    headers = {"x-poolhouse-offsets": printed} if printed is not None and fits else {}
+    return [head.getvalue(), *answer.pieces, tail.getvalue()], headers

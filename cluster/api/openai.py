@@ -10,6 +10,7 @@ import orjson
 from cluster.api.body import Fields, describe
 from cluster.api.foreign import refuse_foreign
 from cluster.api.inputs import is_list_of_inputs, parse_inputs
+from cluster.api.responses import Piece
 from cluster.calls import AnswerOptions, EmbedAnswer, EmbedCall, Encoding, OutputType
 from cluster.config import Limits, Truncate
 from cluster.errors import InvalidRequest
@@ -92,17 +93,21 @@ def parse_timeout_s(fields: Fields, headers: Mapping[str, str]) -> float | None:
     return seconds
 
 
-def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> bytes:
-    """Print the answer in OpenAI's shape, joined from the items' printed numbers."""
+def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> list[Piece]:
+    """Print the answer in OpenAI's shape, in pieces: the items' printed numbers, and what is between them."""
     base64 = options.encoding is Encoding.BASE64
-    out = [b'{"object":"list","data":[']
+    quote = b'"' if base64 else b""
+    shape = b""
+    out: list[Piece] = []
     for index, piece in enumerate(answer.pieces):
-        out.append(b'%s{"object":"embedding","index":%d,"embedding":' % (b"," if index else b"", index))
-        out.append(b'"%s"' % piece if base64 else piece)
+        before = b"," if index else b'{"object":"list","data":['
+        out.append(b'%s{"object":"embedding","index":%d,"embedding":%s' % (before, index, quote))
+        out.append(piece)
         if base64:
-            shape = ",".join(map(str, _printed_shape(answer.shapes[index], options.output_type))).encode()
-            out.append(b',"encoding_format":"base64","shape":[%s]' % shape)
-        out.append(b',"tokens":%d,"truncated_tokens":%d}' % (answer.tokens[index], answer.cut_tokens[index]))
+            printed = ",".join(map(str, _printed_shape(answer.shapes[index], options.output_type))).encode()
+            shape = b',"encoding_format":"base64","shape":[%s]' % printed
+        tokens, cut = answer.tokens[index], answer.cut_tokens[index]
+        out.append(b'%s%s,"tokens":%d,"truncated_tokens":%d}' % (quote, shape, tokens, cut))
     total = sum(answer.tokens)
     tail = {
         "model": answer.model,
@@ -111,7 +116,7 @@ def format_embeddings(answer: EmbedAnswer, options: AnswerOptions) -> bytes:
         "fingerprint": answer.fingerprint,
     }
     out.append(b"]," + orjson.dumps(tail)[1:])
-    return b"".join(out)
+    return out
 
 
 def _printed_shape(shape: tuple[int, ...], output_type: OutputType) -> tuple[int, ...]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from cluster.api.body import read_json
 from cluster.api.errors import error_body
 from cluster.api.keys import ApiKey
+from cluster.api.parsing import INLINE_BODY_BYTES, Parse, Parsed, Parsers, parse_body
+from cluster.api.transfers import Transfer, Transfers
 from cluster.config import Limits
-from cluster.errors import Overloaded, PayloadTooLarge, PoolhouseError
+from cluster.errors import PayloadTooLarge, PoolhouseError
 
 # Of the largest size; bodies are smaller as a rule, so that thousands are read at once.
 _BODIES_AT_ONCE = 8
-_READING_RETRY_S = 1
 
 PrintError = Callable[[PoolhouseError, str], tuple[int, bytes, dict[str, str]]]
 """A dialect's error body: error and request id → status, body and headers."""
@@ -51,39 +52,71 @@ def error_response(error: PoolhouseError, request_id: str, printer: PrintError =
 
 
 class BodyReader:
-    """Reads bodies, and bounds what those that are still being read have together: admission sees a request only after that."""
+    """Reads and parses bodies. What is being read or parsed is bounded together: admission sees a request only after that.
+
+    A body that comes in one piece is not counted; the others are with the bytes that have come, whatever they announce.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self._limit = limits.max_body_bytes
-        self._limit_of_all = _BODIES_AT_ONCE * limits.max_body_bytes
-        self.held_bytes = 0
+        self._limits = limits
+        self._transfers = Transfers("bodies", limits, _BODIES_AT_ONCE * limits.max_body_bytes, limits.stall_s)
+        self._parsers = Parsers()
 
-    async def read(self, request: Request) -> dict[str, Any]:
-        """Read a request's JSON object, and no further than the limit.
+    @property
+    def held_bytes(self) -> int:
+        """What all bodies that came in several pieces have in memory until they are parsed."""
+        return self._transfers.held_bytes
+
+    async def parse(self, request: Request, parse: Parse[Parsed]) -> Parsed:
+        """Read a request's JSON object and parse it, in a process of its own where it is large.
+
+        Args:
+            parse: a function of a module, which that process imports.
 
         Raises:
-            PayloadTooLarge: it is larger than the limit.
+            RequestTimeout: it comes too slowly.
+            PayloadTooLarge: it, or a text in it, is larger than the limit.
             Overloaded: too much is being read already.
-            InvalidRequest: it is no JSON object.
+            InvalidRequest: it is no JSON object, or not what ``parse`` expects.
         """
-        limit = self._limit
         declared = request.headers.get("content-length", "")
+        limit = self._limits.max_body_bytes
         if declared.isdigit() and int(declared) > limit:
             raise PayloadTooLarge(f"the body has {declared} bytes and the limit is {limit}; send it in parts")
+        transfer = self._transfers.open()
         parts: list[bytes] = []
-        size = 0
+        letting_go = True
         try:
-            async for part in request.stream():
+            await self._read(request, transfer, parts)
+            kind, headers = request.headers.get("content-type"), request.headers
+            size = sum(map(len, parts))
+            if size <= INLINE_BODY_BYTES:
+                return parse_body(b"".join(parts), kind, parse, headers, self._limits)
+            letting_go = False
+            let_go = partial(self._transfers.close, transfer)
+            return await self._parsers.parse(parts, let_go, kind, parse, dict(headers), self._limits)
+        finally:
+            if letting_go:
+                self._transfers.close(transfer)
+
+    async def _read(self, request: Request, transfer: Transfer, parts: list[bytes]) -> None:
+        limit, size = self._limits.max_body_bytes, 0
+        transfer.begin()
+        try:
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect()
+                part = message.get("body", b"")
                 size += len(part)
-                self.held_bytes += len(part)
+                transfer.moved(len(part))
                 if size > limit:
                     raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit; send it in parts")
-                if self.held_bytes > self._limit_of_all:
-                    raise Overloaded(
-                        f"bodies of {self._limit_of_all} bytes are being read already; send it again later",
-                        retry_after_s=_READING_RETRY_S,
-                    )
                 parts.append(part)
-            return read_json(b"".join(parts), request.headers.get("content-type"), limit)
-        finally:
-            self.held_bytes -= size
+                if not message.get("more_body"):
+                    break
+                self._transfers.hold(transfer, size)
+        except asyncio.CancelledError as cancelled:
+            parts.clear()
+            raise transfer.cause(cancelled) from None
+        transfer.moving = False

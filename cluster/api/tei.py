@@ -12,6 +12,8 @@ from cluster.api.body import Fields, describe
 from cluster.api.documents import check_count, parse_documents, parse_text
 from cluster.api.errors import error_body
 from cluster.api.openai import parse_timeout_s
+from cluster.api.printing import print_list
+from cluster.api.responses import Piece
 from cluster.api.scoring import RerankRequest, best_first, classify_call, rerank_call
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.config import Limits, Truncate
@@ -39,7 +41,7 @@ def parse_rerank(body: Mapping[str, Any], headers: Mapping[str, str], limits: Li
     return RerankRequest(call, fields.flag("return_text") or False, fields.unknown())
 
 
-def format_rerank(answer: RerankAnswer, request: RerankRequest) -> bytes:
+def format_rerank(answer: RerankAnswer, request: RerankRequest) -> list[Piece]:
     """Print the bare list ``[{"index", "text"?, "score"}]``, the best text first."""
     results: list[dict[str, Any]] = []
     for index, score in best_first(answer):
@@ -49,7 +51,7 @@ def format_rerank(answer: RerankAnswer, request: RerankRequest) -> bytes:
         if answer.cut_tokens[index]:
             result["truncated_tokens"] = answer.cut_tokens[index]
         results.append(result)
-    return orjson.dumps(results)
+    return print_list(results, characters_of="text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def parse_predict(body: Mapping[str, Any], headers: Mapping[str, str], limits: L
     return PredictRequest(call, is_batch, fields.unknown())
 
 
-def format_predict(answer: ClassifyAnswer, request: PredictRequest) -> bytes:
+def format_predict(answer: ClassifyAnswer, request: PredictRequest) -> list[Piece]:
     """Print ``[{"score", "label"}]``, the highest score first, for the input or for each."""
     rows = [
         sorted(
@@ -93,7 +95,7 @@ def format_predict(answer: ClassifyAnswer, request: PredictRequest) -> bytes:
         )
         for row in answer.scores.tolist()
     ]
-    return orjson.dumps(rows if request.is_batch else rows[0])
+    return print_list(rows if request.is_batch else rows[0])
 
 
 def parse_similarity(body: Mapping[str, Any], headers: Mapping[str, str], limits: Limits) -> RerankRequest:
@@ -125,9 +127,9 @@ def parse_similarity(body: Mapping[str, Any], headers: Mapping[str, str], limits
     return RerankRequest(call, False, [*fields.unknown(), *options.unknown()])
 
 
-def format_similarity(answer: RerankAnswer) -> bytes:
+def format_similarity(answer: RerankAnswer) -> list[Piece]:
     """Print the cosines in the order of the sentences."""
-    return orjson.dumps(answer.scores.tolist())
+    return print_list(answer.scores.tolist())
 
 
 def print_error(error: PoolhouseError, request_id: str) -> tuple[int, bytes, dict[str, str]]:

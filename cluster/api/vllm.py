@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
 from cluster.api.body import Fields, describe
 from cluster.api.documents import check_count, parse_documents, parse_text
 from cluster.api.openai import parse_truncate
+from cluster.api.printing import print_members
+from cluster.api.responses import Piece
 from cluster.api.scoring import classify_call, common_members, read_truncate_prompt_tokens, usage
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall
 from cluster.config import Limits
@@ -61,23 +62,25 @@ def parse_score(body: Mapping[str, Any], headers: Mapping[str, str], limits: Lim
     return call, fields.unknown()
 
 
-def format_score(answer: RerankAnswer, request_id: str, created_s: int) -> bytes:
+def format_score(answer: RerankAnswer, request_id: str, created_s: int) -> list[Piece]:
     """Print ``{"data": [{"index", "object": "score", "score"}], …}`` in the order of the request."""
     data = [
         {"index": index, "object": "score", "score": score, "truncated_tokens": answer.cut_tokens[index]}
         for index, score in enumerate(answer.scores.tolist())
     ]
-    return orjson.dumps(
+    return print_members(
         {
             "id": f"score-{request_id}",
             "object": "list",
             "created": created_s,
             "model": answer.model,
-            "data": data,
+            "data": [],
             "usage": usage(answer.total_tokens),
             "score_type": answer.score_type,
             "strategy": answer.strategy,
-        }
+        },
+        "data",
+        data,
     )
 
 
@@ -110,7 +113,7 @@ def parse_classify(body: Mapping[str, Any], headers: Mapping[str, str], limits: 
     return ClassifyRequest(call, fields.unknown())
 
 
-def format_classify(answer: ClassifyAnswer, request_id: str, created_s: int, unit_interval: bool) -> bytes:
+def format_classify(answer: ClassifyAnswer, request_id: str, created_s: int, unit_interval: bool) -> list[Piece]:
     """Print ``{"data": [{"index", "label", "probs", "num_classes"}], "labels", …}``; raw outputs are called ``scores``."""
     kind = "probs" if unit_interval else "scores"
     best = np.argmax(answer.scores, axis=1).tolist()
@@ -125,18 +128,20 @@ def format_classify(answer: ClassifyAnswer, request_id: str, created_s: int, uni
         }
         for index, row in enumerate(answer.scores.tolist())
     ]
-    return orjson.dumps(
+    return print_members(
         {
             "id": f"classify-{request_id}",
             "object": "list",
             "created": created_s,
             "model": answer.model,
-            "data": data,
+            "data": [],
             "labels": answer.labels,
             "usage": usage(sum(answer.tokens)),
             "score_type": answer.score_type,
             "fingerprint": answer.fingerprint,
-        }
+        },
+        "data",
+        data,
     )
 
 

@@ -83,6 +83,10 @@ class Reranking:
         chosen = [name for name in (default, *self.config.models) if among is None or name in among]
         return next((name for name in chosen if self._ranks(name)), asked)
 
+    def labels(self, model: str) -> int:
+        """How many outputs the model's head has."""
+        return max(1, len(self._stages.descriptions[model].facts.labels))
+
     async def rerank(self, call: RerankCall, request_id: str, trace: str | None = None) -> RerankAnswer:
         """Answer a call within its time limit.
 

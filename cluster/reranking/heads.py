@@ -13,6 +13,7 @@ import numpy as np
 
 from cluster.calls import ClassifyCall, RerankCall
 from cluster.item_errors import raise_item_errors
+from cluster.offload import in_turns
 from cluster.pairs import Pair
 from cluster.rerank import to_unit_interval
 from cluster.reranking.scored import Phases, Scored, query_of, raise_errors, settle_lane
@@ -50,7 +51,7 @@ async def score_pairs(stages: Stages, model: str, call: RerankCall, request: Req
                 call.query_param,
             ),
         )
-        for query in call.queries
+        async for query in in_turns(call.queries)
     ]
     texts = TextBatch(model, list(call.documents), query_of(call).tolist(), options, [request] * len(options))
     outputs = await _outputs(
@@ -74,7 +75,7 @@ async def classify(stages: Stages, model: str, call: ClassifyCall, request: Requ
     options: list[TextOptions] = [single]
     place: dict[str, int] = {}
     owner: list[int] = []
-    for item in call.inputs:
+    async for item in in_turns(call.inputs):
         if isinstance(item, str):
             owner.append(0)
             continue

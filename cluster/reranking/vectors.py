@@ -59,7 +59,7 @@ async def compare(
     return Scored(
         scores=scores,
         score_type=ScoreType.MAXSIM if late else ScoreType.COSINE,
-        tokens=tokens.select(range(first, len(tokens))),
+        tokens=tokens.slice(first, len(tokens)),
         total_tokens=len(tokens.token_ids),
         phases=phases,
     )
@@ -96,11 +96,15 @@ async def _score_groups(
 ) -> Float32:
     first = len(call.queries)
     gate = asyncio.Semaphore(_GROUPS_AT_ONCE)
+    turn = asyncio.Lock()
 
     async def score(begin: int, end: int) -> Float32:
-        queries, query_of_document = np.unique(owners[begin:end], return_inverse=True)
-        items = [*queries.tolist(), *range(first + begin, first + end)]
-        async with gate:
+        async with gate, stages.comparing:
+            async with turn:
+                # One group in each turn of the event loop: all at once would hold it up.
+                await asyncio.sleep(0)
+            queries, query_of_document = np.unique(owners[begin:end], return_inverse=True)
+            items = [*queries.tolist(), *range(first + begin, first + end)]
             vectors = await stages.encode(model, pooling, tokens.select(items), lane)
             _raise_errors({items[item]: error for item, error in vectors.errors.items()}, call, first)
             split = len(queries)

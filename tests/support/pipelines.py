@@ -14,7 +14,7 @@ from cluster.api.application import create_application
 from cluster.batching.encoder import Encoder
 from cluster.config import PoolhouseConfig, parse_config
 from cluster.engine.fake import FakeEngine, FakeVocabulary
-from cluster.fused import fused_stages
+from cluster.fused import FusedStages, fused_stages
 from cluster.pipeline import Pipeline
 from cluster.pooling import normalize, pool_one
 from cluster.types import Float32, Int32, PoolingType, offsets_of
@@ -33,6 +33,7 @@ class LocalPipeline:
     pipeline: Pipeline
     encoders: dict[str, Encoder]
     check_ready: Callable[[], Awaitable[None]]
+    stages: FusedStages
 
 
 def fake_config(**sections: Any) -> PoolhouseConfig:
@@ -68,7 +69,7 @@ def local_pipeline(config: PoolhouseConfig, **replaced: Any) -> Iterator[LocalPi
     """
     with fused_stages(config) as stages:
         pipeline = Pipeline(config, stages.descriptions, replace(stages.senders, **replaced))
-        yield LocalPipeline(pipeline, stages.encoders, stages.check_ready)
+        yield LocalPipeline(pipeline, stages.encoders, stages.check_ready, stages)
 
 
 def http_client(

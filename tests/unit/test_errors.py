@@ -23,6 +23,7 @@ _STATUS = {
     "PoolingUnavailable": (400, "invalid_request_error", "pooling_not_available"),
     "PoisonousInput": (422, "invalid_request_error", "poisonous_input"),
     "MethodNotAllowed": (405, "invalid_request_error", "method_not_allowed"),
+    "RequestTimeout": (408, "invalid_request_error", "request_timeout"),
     "PayloadTooLarge": (413, "invalid_request_error", "payload_too_large"),
     "MessageTooLarge": (413, "invalid_request_error", "message_too_large"),
     "UnsupportedMediaType": (415, "invalid_request_error", "unsupported_media_type"),

@@ -137,14 +137,14 @@ def test_a_range_of_pieces_is_picked_with_its_shapes() -> None:
     ("values", "options", "matrix", "brief"),
     [
         (20_000, AnswerOptions(), False, True),
-        (30_000, AnswerOptions(), False, False),
-        (30_000, AnswerOptions(encoding=Encoding.RAW), False, False),
+        (40_000, AnswerOptions(), False, False),
+        (40_000, AnswerOptions(encoding=Encoding.RAW), False, False),
         (30_000, AnswerOptions(encoding=Encoding.RAW), True, True),
         (30_000, AnswerOptions(encoding=Encoding.RAW, normalize=-1), True, True),
-        (30_000, AnswerOptions(encoding=Encoding.RAW, normalize=2), True, False),
-        (30_000, AnswerOptions(encoding=Encoding.RAW, dimensions=2), True, False),
-        (30_000, AnswerOptions(encoding=Encoding.RAW, output_type=OutputType.INT8), True, False),
-        (30_000, AnswerOptions(encoding=Encoding.BASE64), True, False),
+        (40_000, AnswerOptions(encoding=Encoding.RAW, normalize=2), True, False),
+        (40_000, AnswerOptions(encoding=Encoding.RAW, dimensions=2), True, False),
+        (40_000, AnswerOptions(encoding=Encoding.RAW, output_type=OutputType.INT8), True, False),
+        (40_000, AnswerOptions(encoding=Encoding.BASE64), True, False),
         (6_000_000, AnswerOptions(encoding=Encoding.RAW), True, False),
     ],
 )
@@ -153,8 +153,15 @@ def test_few_numbers_and_plain_copies_are_brief(values: int, options: AnswerOpti
     assert _batch([rows], [options], matrix=[matrix]).is_brief is brief
 
 
+def test_many_small_items_are_not_brief() -> None:
+    scores = _batch([np.zeros((1, 1), dtype=np.float32)] * 1_000, [AnswerOptions()], scores=[True] * 1_000)
+    assert not scores.is_brief
+    one = VectorBatch("f", np.zeros(24_576, dtype=np.float32), offsets_of([24_576]), np.asarray([1], dtype=np.int32))
+    assert PoolerBatch(one, [0], [AnswerOptions()], [False], [True]).is_brief
+
+
 def test_one_item_that_is_no_copy_makes_a_large_message_long() -> None:
-    rows, raw = np.zeros((5_000, WIDTH), dtype=np.float32), AnswerOptions(encoding=Encoding.RAW)
+    rows, raw = np.zeros((7_000, WIDTH), dtype=np.float32), AnswerOptions(encoding=Encoding.RAW)
     assert _batch([rows, rows], [raw], matrix=[True, True]).is_brief
     assert not _batch([rows, rows], [raw], matrix=[True, False]).is_brief
     assert not _batch([rows, rows], [raw, AnswerOptions()], [0, 1], [True, True]).is_brief

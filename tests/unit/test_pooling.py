@@ -5,7 +5,9 @@ import json
 import math
 
 import numpy as np
+import orjson
 import pytest
+from numpy.typing import NDArray
 
 from cluster.calls import AnswerOptions, Encoding, OutputType
 from cluster.pooling import cut_dimensions, normalize, pool, pool_one, print_rows, quantize
@@ -186,3 +188,27 @@ def test_base64_and_raw_are_the_same_little_endian_bytes(output_type: OutputType
 def test_rows_that_are_not_contiguous_are_printed_all_the_same() -> None:
     rows = _hidden(4, 8)[:, ::2]
     np.testing.assert_array_equal(np.asarray(json.loads(print_rows(rows, AnswerOptions())), dtype=np.float32), rows)
+
+
+@pytest.mark.parametrize("shape", [(40_000,), (1, 40_000), (3, 20_000), (700, 50), (16_384,), (16_385,)])
+def test_what_is_printed_in_blocks_is_printed_as_in_one(shape: tuple[int, ...]) -> None:
+    rows = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    whole = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert print_rows(rows, AnswerOptions()) == whole
+    assert print_rows(rows, AnswerOptions(encoding=Encoding.RAW)) == rows.tobytes()
+    assert print_rows(rows, AnswerOptions(encoding=Encoding.BASE64)) == base64.b64encode(rows.tobytes())
+
+
+def test_no_single_call_prints_more_than_an_event_loop_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    dumps = orjson.dumps
+
+    def watched(values: NDArray[np.generic], option: int) -> bytes:
+        sizes.append(values.size)
+        return dumps(values, option=option)
+
+    monkeypatch.setattr("cluster.pooling.orjson.dumps", watched)
+    for shape in ((100_000,), (1, 100_000), (2_000, 50)):
+        print_rows(np.zeros(shape, dtype=np.float32), AnswerOptions())
+    assert len(sizes) > 15
+    assert max(sizes) <= 20_000

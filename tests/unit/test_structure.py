@@ -14,6 +14,7 @@ ORDER = (
     ("assembly", "stages"),
     ("message_sizes", "demand"),
     (
+        "answers",
         "pooler",
         "routing",
         "tokenization",
@@ -32,6 +33,7 @@ ORDER = (
     ("models",),
     ("calls",),
     ("live",),
+    ("offload",),
     ("config",),
     ("types",),
     ("item_errors",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cluster.types import Int32
 
 _TOKENS = ctypes.POINTER(llama_cpp.llama_token)
 
+
+_PART_CHARACTERS = 65_536
 
 _LOWERCASE = "tokenizer.ggml.normalizer.lowercase"
 _STRIP_ACCENTS = "tokenizer.ggml.normalizer.strip_accents"
@@ -37,7 +40,23 @@ def strip_accents(text: str) -> str:
     llama.cpp drops every mark, spacing ones too, and takes Hangul vowels for marks: Korean and Hindi lose their vowels.
     So its own step is switched off and this one stands in for it.
     """
-    return "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
+    return "".join(
+        char
+        for part in _parts(text)
+        for char in unicodedata.normalize("NFD", part)
+        if unicodedata.category(char) != "Mn"
+    )
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a text where nothing combines: one call for all of it would keep the interpreter's lock until its end."""
+    begin = 0
+    while begin < len(text):
+        end = begin + _PART_CHARACTERS
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1
+        yield text[begin:end]
+        begin = end
 
 
 class LlamaVocabulary:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from cluster.api.body import Fields, describe, read_json
+from cluster.config import Limits
 from cluster.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from cluster.types import PoolingType
 
-LIMIT = 1_000
+LIMITS = Limits(max_body_bytes=1_000)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ LIMIT = 1_000
     [None, "", "application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"],
 )
 def test_json_content_types_are_read(content_type: str | None) -> None:
-    assert read_json(b'{"input":"a"}', content_type, LIMIT) == {"input": "a"}
+    assert read_json(b'{"input":"a"}', content_type, LIMITS) == {"input": "a"}
 
 
 @pytest.mark.parametrize(
@@ -25,35 +26,35 @@ def test_json_content_types_are_read(content_type: str | None) -> None:
 )
 def test_other_content_types_are_refused_by_name(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match=content_type) as raised:
-        read_json(b"{}", content_type, LIMIT)
+        read_json(b"{}", content_type, LIMITS)
     assert raised.value.status == 415
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"null", b"3", b'"text"', b"true"])
 def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="send a JSON object"):
-        read_json(raw, None, LIMIT)
+        read_json(raw, None, LIMITS)
 
 
 def test_an_empty_body_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="empty"):
-        read_json(b"", None, LIMIT)
+        read_json(b"", None, LIMITS)
 
 
 def test_a_body_of_the_limit_passes_and_one_byte_more_does_not() -> None:
     raw = b'{"input":"a"}'
-    assert read_json(raw, None, len(raw))
+    assert read_json(raw, None, Limits(max_body_bytes=len(raw)))
     with pytest.raises(PayloadTooLarge, match="13 bytes and the limit is 12"):
-        read_json(raw, None, len(raw) - 1)
+        read_json(raw, None, Limits(max_body_bytes=len(raw) - 1))
 
 
 def test_invalid_json_is_refused_with_its_position() -> None:
     with pytest.raises(InvalidRequest, match="at byte 9"):
-        read_json(b'{"input":NaN}', None, LIMIT)
+        read_json(b'{"input":NaN}', None, LIMITS)
 
 
 def test_the_last_of_two_equal_fields_counts() -> None:
-    assert read_json(b'{"a":1,"a":2}', None, LIMIT) == {"a": 2}
+    assert read_json(b'{"a":1,"a":2}', None, LIMITS) == {"a": 2}
 
 
 @pytest.mark.parametrize(
