@@ -24,7 +24,8 @@ from cluster.models.inspect import inspect_gguf, weight_types
 from cluster.models.vocabulary_file import vocabulary_of
 from cluster.pairs import Pair
 from cluster.routing import encoder_pooling_types
-from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
+from cluster.texts import TextBatch, TextOptions
+from cluster.tokenization import TokenizedModel, Tokenizer
 from cluster.types import ModelDescription, ModelFacts, PoolingType, RequestFacts
 
 logger = logging.getLogger("poolhouse")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.admission import Admission
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Int64, ModelDescription, TokenBatch
 
 

@@ -14,7 +14,8 @@ from cluster.offload import Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import TextBatch, Tokenizer
+from cluster.texts import TextBatch
+from cluster.tokenization import Tokenizer
 from cluster.types import Float32, TokenBatch, VectorBatch
 
 

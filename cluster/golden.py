@@ -26,7 +26,8 @@ from cluster.models.cache import cache_directory, lock
 from cluster.pairs import Pair
 from cluster.pooling import pool_one
 from cluster.telemetry.metrics import GOLDEN_MISMATCHES
-from cluster.tokenization import TextBatch, TextOptions, Tokenizer
+from cluster.texts import TextBatch, TextOptions
+from cluster.tokenization import Tokenizer
 from cluster.types import Float32, Int64, PoolingType, RequestFacts
 
 logger = logging.getLogger("poolhouse")

@@ -21,7 +21,7 @@ from cluster.assembly import KNOWN_TEXT, load_encoder, load_tokenizer
 from cluster.config import parse_config
 from cluster.errors import EngineError, PoolhouseError
 from cluster.failures import Cause, cause_of_exit
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Int32, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 logger = logging.getLogger("poolhouse")

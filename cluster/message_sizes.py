@@ -17,7 +17,7 @@ from cluster.calls import AnswerOptions, Encoding, Input, OutputType
 from cluster.errors import MessageTooLarge, VersionChanged
 from cluster.pairs import Pair
 from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
-from cluster.tokenization import TextBatch
+from cluster.texts import TextBatch
 from cluster.types import Float32, Int64, ModelFacts, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 # Offsets, owners, lengths and what pickle puts around an item of a list.

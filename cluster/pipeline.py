@@ -19,8 +19,9 @@ from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.showing import ShowingAccount
 from cluster.stages import ModelDescription, Senders, Stages
+from cluster.texts import TextBatch, TextOptions
 from cluster.timings import Span, count_queue, timings
-from cluster.tokenization import ShownTokens, TextBatch, TextOptions, prompt_of
+from cluster.tokenization import ShownTokens, prompt_of
 from cluster.types import ModelFacts, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 

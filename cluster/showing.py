@@ -17,7 +17,8 @@ from cluster.calls import Input
 from cluster.config import Limits
 from cluster.errors import Overloaded
 from cluster.offload import Offload
-from cluster.tokenization import ShownTokens, Tokenizer, tokenizing_s
+from cluster.texts import tokenizing_s
+from cluster.tokenization import ShownTokens, Tokenizer
 from cluster.types import Int32
 
 _THREADS = 2

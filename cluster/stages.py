@@ -28,7 +28,8 @@ from cluster.quarantine import Quarantine
 from cluster.routing import Router
 from cluster.telemetry.metrics import count_encoded
 from cluster.telemetry.tracing import TRACING
-from cluster.tokenization import ShownTokens, TextBatch
+from cluster.texts import TextBatch
+from cluster.tokenization import ShownTokens
 from cluster.types import Backlog, Float32, Int32, Lane, ModelDescription, PoolingType, TokenBatch, VectorBatch
 
 # Numbers in one message to the Pooler: 16 MiB.

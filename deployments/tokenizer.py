@@ -12,7 +12,8 @@ from cluster.offload import Offload
 from cluster.showing import ShowingThreads
 from cluster.stages import ModelDescription
 from cluster.telemetry.tracing import TRACING
-from cluster.tokenization import ShownTokens, TextBatch
+from cluster.texts import TextBatch
+from cluster.tokenization import ShownTokens
 from cluster.types import Int32, TokenBatch
 from deployments.failures import failures_told
 from deployments.stage import Stage

@@ -22,7 +22,8 @@ from cluster.offload import INLINE_S, Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
 from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound
 from cluster.stages import ModelDescription, Senders
-from cluster.tokenization import ShownTokens, TextBatch, Tokenizer
+from cluster.texts import TextBatch
+from cluster.tokenization import ShownTokens, Tokenizer
 from cluster.types import Float32, Int32, TokenBatch, VectorBatch
 from deployments.replicas import ReplicaWatch
 from deployments.retries import Carrier, Method, call_again

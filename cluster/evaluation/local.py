@@ -14,7 +14,8 @@ from cluster.engine import Engine, load_engine, load_vocabulary
 from cluster.engine.fake import FakeEngine, FakeVocabulary, fake_facts
 from cluster.evaluation.sources import SourceFacts, Token
 from cluster.models import inspect_gguf, resolve
-from cluster.tokenization import TextOptions, TokenizedModel, sequence_of
+from cluster.texts import TextOptions
+from cluster.tokenization import TokenizedModel, sequence_of
 from cluster.types import Float32, Int32, PoolingType, offsets_of
 
 _WINDOW_MICRO_BATCHES = 8

@@ -18,7 +18,7 @@ from cluster.pairs import Pair
 from cluster.rerank import to_unit_interval
 from cluster.reranking.scored import Phases, Scored, query_of, raise_errors, settle_lane
 from cluster.stages import Stages
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Float32, Lane, PoolingType, RequestFacts, ScoreType, TokenBatch
 
 

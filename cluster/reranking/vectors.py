@@ -21,7 +21,7 @@ from cluster.pooler import InteractionBatch
 from cluster.rerank import max_sim_to_unit_interval
 from cluster.reranking.scored import Phases, Scored, query_of, settle_lane
 from cluster.stages import Stages
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Float32, Int32, Lane, PoolingType, RequestFacts, ScoreType, TokenBatch
 
 _GROUPS_AT_ONCE = 8

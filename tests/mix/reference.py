@@ -13,7 +13,7 @@ from cluster.engine import load_engine, load_vocabulary
 from cluster.pairs import Pair
 from cluster.pooling import cut_dimensions, normalize, pool_one
 from cluster.rerank import max_sim, to_unit_interval
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Float32, PoolingType, RequestFacts, offsets_of
 
 _COSINE = 0.9999

@@ -3,7 +3,7 @@ from __future__ import annotations
 from cluster.assembly import describe, load_tokenizer, rebuild_tokenizer, vocabularies
 from cluster.config import parse_config
 from cluster.models import resolve
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts
 
 TEXTS = ["The capital of China is Beijing.", "Ein schöner Tag, 你好 한국어", "", "x" * 3000, "[CLS] a [SEP] b"]

@@ -10,7 +10,7 @@ from cluster.calls import Input
 from cluster.config import PoolhouseConfig, Truncate
 from cluster.demand import estimate_tokens, learn_ratio
 from cluster.pairs import Pair
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import ModelDescription, PoolingType, RequestFacts
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 

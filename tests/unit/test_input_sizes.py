@@ -4,7 +4,7 @@ import pytest
 
 from cluster.calls import Input
 from cluster.input_sizes import InputSizes, sizes_of
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts
 
 

@@ -22,7 +22,7 @@ from cluster.failures import Cause
 from cluster.isolated import Child, ChildEnded
 from cluster.isolation import encode_isolated
 from cluster.pooling import pool_one
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts, TokenBatch, offsets_of
 
 POISON_ID = 13

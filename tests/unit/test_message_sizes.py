@@ -18,7 +18,7 @@ from cluster.errors import MessageTooLarge
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.pairs import Pair
 from cluster.pooler import InteractionBatch, Pooler, PoolerBatch
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts, TokenBatch, VectorBatch, offsets_of
 from tests.support.pipelines import MODEL, fake_config
 

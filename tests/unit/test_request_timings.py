@@ -20,7 +20,7 @@ from cluster.fused import fused_stages
 from cluster.pipeline import Pipeline
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.telemetry.metrics import REGISTRY
-from cluster.tokenization import TextBatch
+from cluster.texts import TextBatch
 from cluster.types import TokenBatch, VectorBatch
 from tests.support.mixed_requests import mixed_requests
 from tests.support.pipelines import LocalPipeline, fake_config, http_client
@@ -57,7 +57,7 @@ def _application(config: PoolhouseConfig, wiring: str) -> Iterator[LocalPipeline
 
         apart = replace(here, tokenize=tokenize, encode=encode, finish=finish)
         senders = apart if wiring == "split" else here
-        yield LocalPipeline(Pipeline(config, stages.descriptions, senders), stages.encoders, stages.check_ready)
+        yield LocalPipeline(Pipeline(config, stages.descriptions, senders), stages.encoders, stages.check_ready, stages)
 
 
 def _crossed(message: Any) -> Any:
@@ -145,7 +145,7 @@ async def test_the_time_of_former_attempts_is_part_of_the_whole() -> None:
             return await stages.senders.encode(name, batch)
 
         pipeline = Pipeline(_config(), stages.descriptions, replace(stages.senders, encode=encode))
-        async with http_client(LocalPipeline(pipeline, stages.encoders, stages.check_ready)) as client:
+        async with http_client(LocalPipeline(pipeline, stages.encoders, stages.check_ready, stages)) as client:
             answer = await client.post("/v1/embeddings", json={"input": "text"})
     parts = checked_parts_ms(answer.headers)
     # Two pauses, the second twice as long as the first.

@@ -13,6 +13,10 @@ from cluster.showing import ShowingAccount, ShowingThreads
 from cluster.tokenization import TokenizedModel, Tokenizer
 from cluster.types import Int32
 
+# Too long for the event loop, and not so long that another thread is kept free of it.
+LONG_TOKENS = 4_001
+LONG = "to " * 4_000
+
 
 class _Gated(FakeVocabulary):
     """Tokenizes once it may, and notes the texts."""
@@ -38,7 +42,7 @@ def _threads(vocabulary: FakeVocabulary) -> ShowingThreads:
 async def test_a_call_that_is_left_before_its_turn_is_never_made() -> None:
     vocabulary = _Gated()
     threads = _threads(vocabulary)
-    calls = [asyncio.create_task(threads.tokens("m", f"text {n}", False, False, False)) for n in range(4)]
+    calls = [asyncio.create_task(threads.tokens("m", LONG + str(n), False, False, False)) for n in range(4)]
     for _ in range(2):
         await asyncio.to_thread(vocabulary.begun.acquire)
     calls[2].cancel()
@@ -47,21 +51,21 @@ async def test_a_call_that_is_left_before_its_turn_is_never_made() -> None:
     vocabulary.may.set()
     shown = [await calls[number] for number in (0, 1, 3)]
     threads.close()
-    assert sorted(vocabulary.texts) == ["text 0", "text 1", "text 3"]
-    assert [len(each.ids) for each in shown] == [2, 2, 2]
+    assert sorted(vocabulary.texts) == [LONG + str(n) for n in (0, 1, 3)]
+    assert [len(each.ids) for each in shown] == [LONG_TOKENS] * 3
 
 
-async def test_closing_drops_what_has_not_begun() -> None:
+async def test_what_has_not_begun_when_it_is_closed_fails() -> None:
     vocabulary = _Gated()
     threads = _threads(vocabulary)
-    calls = [asyncio.create_task(threads.tokens("m", f"text {n}", False, False, False)) for n in range(3)]
+    calls = [asyncio.create_task(threads.tokens("m", LONG + str(n), False, False, False)) for n in range(3)]
     for _ in range(2):
         await asyncio.to_thread(vocabulary.begun.acquire)
     threads.close()
-    with pytest.raises(asyncio.CancelledError):
-        await calls[2]
     vocabulary.may.set()
-    assert [len((await call).ids) for call in calls[:2]] == [2, 2]
+    assert [len((await call).ids) for call in calls[:2]] == [LONG_TOKENS] * 2
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await calls[2]
 
 
 async def test_text_comes_from_packed_ids() -> None:

@@ -17,7 +17,7 @@ from cluster.pipeline import Pipeline
 from cluster.quarantine import poisonous
 from cluster.reranking import Reranking
 from cluster.stages import Stages
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import Lane, PoolingType, RequestFacts, TokenBatch, VectorBatch
 from tests.support.pipelines import MODEL, fake_config, ids_of, local_pipeline
 

@@ -11,14 +11,8 @@ from cluster.calls import Input
 from cluster.config import ModelConfig, Truncate
 from cluster.engine.fake import FakeVocabulary, fake_facts
 from cluster.errors import ConfigError, InputTooLong, InvalidRequest
-from cluster.tokenization import (
-    TextBatch,
-    TextOptions,
-    TokenizedModel,
-    Tokenizer,
-    prompt_of,
-    sequence_of,
-)
+from cluster.texts import TextBatch, TextOptions
+from cluster.tokenization import TokenizedModel, Tokenizer, prompt_of, sequence_of
 from cluster.types import Int32, PoolingType, RequestFacts
 
 MEAN = PoolingType.MEAN

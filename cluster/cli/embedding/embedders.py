@@ -16,7 +16,8 @@ from cluster.config import PoolhouseConfig, Truncate
 from cluster.errors import InvalidRequest, PoolhouseError
 from cluster.pooler import finish_rows
 from cluster.routing import Router
-from cluster.tokenization import TextBatch, TextOptions, TokenizedModel, Tokenizer
+from cluster.texts import TextBatch, TextOptions
+from cluster.tokenization import TokenizedModel, Tokenizer
 from cluster.types import Float32, Lane, PoolingType, RequestFacts, TokenBatch, VectorBatch
 
 _WINDOW_TEXTS = 256

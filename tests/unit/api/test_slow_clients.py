@@ -16,7 +16,7 @@ from cluster.api.transfers import Transfer, Transfers
 from cluster.config import Limits
 from cluster.errors import Overloaded, RequestTimeout
 from cluster.telemetry.metrics import REGISTRY
-from cluster.tokenization import TextBatch
+from cluster.texts import TextBatch
 from cluster.types import TokenBatch
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 from tests.support.raw_http import connection, head, rest_of

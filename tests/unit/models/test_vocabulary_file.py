@@ -8,7 +8,7 @@ from cluster.assembly import describe, load_tokenizer, rebuild_tokenizer, vocabu
 from cluster.config import parse_config
 from cluster.errors import ModelLoadError
 from cluster.models.vocabulary_file import vocabulary_of
-from cluster.tokenization import TextBatch, TextOptions
+from cluster.texts import TextBatch, TextOptions
 from cluster.types import PoolingType, RequestFacts
 
 

@@ -1,0 +1,93 @@
+"""The message to the Tokenizer: packed texts, and how each request wants its own tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.calls import Input
+from cluster.config import Truncate
+from cluster.input_sizes import InputSizes, sizes_of
+from cluster.pairs import Pair
+from cluster.types import PoolingType, RequestFacts
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How the texts of one request become tokens.
+
+    Attributes:
+        content_tokens: each text is cut to so many tokens of its own.
+        pair: each text is the second one of a pair.
+    """
+
+    pooling: PoolingType
+    truncate: Truncate = Truncate.NONE
+    prompt: str = ""
+    parse_special: bool = False
+    content_tokens: int | None = None
+    pair: Pair | None = None
+
+
+@dataclass(slots=True)
+class TextBatch:
+    """Texts of one model, the message to the Tokenizer.
+
+    Attributes:
+        owner: item → index into ``options`` and ``requests``, which have one entry for each HTTP request.
+        measured: see ``sizes``.
+    """
+
+    model: str
+    inputs: list[Input]
+    owner: list[int]
+    options: list[TextOptions]
+    requests: list[RequestFacts]
+    measured: InputSizes | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def sizes(self) -> InputSizes:
+        """Of the inputs, without the first texts of pairs; measured once."""
+        if self.measured is None:
+            self.measured = sizes_of(self.inputs)
+        return self.measured
+
+    @property
+    def weight(self) -> int:
+        """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
+        own = self.sizes.weight
+        firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
+        return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
+
+    def part(self, begin: int, end: int) -> TextBatch:
+        """The items ``[begin, end)``."""
+        return TextBatch(self.model, self.inputs[begin:end], self.owner[begin:end], self.options, self.requests)
+
+    @property
+    def cost_s(self) -> float:
+        """CPU time that tokenizing them takes, about."""
+        parts = sum(len(item) for item in self.inputs if isinstance(item, list) and str in set(map(type, item)))
+        return tokenizing_s(len(self.inputs) + parts, self.weight)
+
+    @staticmethod
+    def concatenate(batches: Sequence[TextBatch]) -> TextBatch:
+        """Return one message with the items of all; they must be of one model."""
+        if len(batches) == 1:
+            return batches[0]
+        joined = TextBatch(batches[0].model, [], [], [], [])
+        for batch in batches:
+            first_request = len(joined.requests)
+            joined.inputs.extend(batch.inputs)
+            joined.owner.extend(first_request + owner for owner in batch.owner)
+            joined.options.extend(batch.options)
+            joined.requests.extend(batch.requests)
+        joined.measured = InputSizes.concatenate([batch.sizes for batch in batches])
+        return joined
+
+
+def tokenizing_s(texts: int, characters: int) -> float:
+    """CPU time that tokenizing texts of so many characters together takes, about."""
+    return 1e-5 * texts + 2.5e-7 * characters
