@@ -31,7 +31,8 @@ from tests.support.timings import checked_parts_ms
 pytestmark = [pytest.mark.serve, pytest.mark.timeout(150)]
 
 GOOD = {"input": ["The capital of China is Beijing.", [5, 6, 7]]}
-BAD_WITHIN_S = 2.0
+# Far above what each takes (1.2 s of CPU at most), and far below a deadline: other work on the machine must not decide.
+BAD_WITHIN_S = 6.0
 REFERENCE = ROOT / "tests" / "data" / "minilm-reference.npz"
 
 
