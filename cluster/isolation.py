@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,16 @@ def encode_isolated(
     return replace(VectorBatch.concatenate(answers), report=None)
 
 
+def with_time_for_a_verdict(batch: TokenBatch, seconds: float) -> TokenBatch:
+    """Return a message whose requests have so many seconds from now at least: a verdict is of use when they are over, too."""
+    until_s = time.monotonic() + seconds
+    requests = [
+        request if request.deadline_s is None else replace(request, deadline_s=max(request.deadline_s, until_s))
+        for request in batch.requests
+    ]
+    return replace(batch, requests=requests)
+
+
 class _NoChild(Exception):
     """A child does not start."""
 
@@ -96,16 +107,17 @@ class _Isolation:
 
     def _judge(self, item: TokenBatch) -> VectorBatch:
         deaths = 0
-        for _ in range(_MOST_TRIES):
+        for tried in range(1, _MOST_TRIES + 1):
             try:
                 return self._run(item)
             except ChildEnded as error:
                 logger.warning("an isolated encoder ended (%s) with an input of %d tokens", error, len(item.token_ids))
-                if not error.cause.lies_in_the_input:
-                    continue
-                deaths += 1
+                deaths += error.cause.lies_in_the_input
             if deaths == 2:
                 raise poisonous()
+            if tried == _MOST_TRIES:
+                break
+            # Also after an end from outside: what is short of memory may end the next child by itself.
             try:
                 self._run(_control(item, self._started().known_ids))
             except ChildEnded as error:

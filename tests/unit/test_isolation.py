@@ -111,6 +111,21 @@ def test_a_control_that_dies_as_well_convicts_nobody(faulty: Faulty) -> None:
     assert type(answer.errors[1]) is ReplicaLost
 
 
+def test_memory_that_runs_short_between_two_tries_convicts_nobody(faulty: Faulty, tmp_path: Path) -> None:
+    # A first failed allocation, then a control with luck, then the out-of-memory killer, then all allocations fail.
+    tries = tmp_path / "tries"
+    tries.touch()
+    faulty(
+        f"""77 in token_ids and open({str(tries)!r}, 'a').write('.')
+    tried = os.path.getsize({str(tries)!r})
+    77 in token_ids and tried == 1 and os.abort()
+    77 in token_ids and tried == 2 and os.kill(os.getpid(), signal.SIGKILL)
+    len(token_ids) > 20 and tried > 1 and os.abort()"""
+    )
+    answer = encode_isolated(ARGS, "e", _tokens([77] * 21))
+    assert type(answer.errors[0]) is ReplicaLost
+
+
 def test_an_error_of_python_s_is_the_answer_to_its_item_and_ends_no_child(faulty: Faulty, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     faulty(f"open({str(starts)!r}, 'a').write('.') if 8 in token_ids else None; 1 / int(77 not in token_ids)")
