@@ -54,11 +54,6 @@ def encode_isolated(
             else isolation.encode(replace(batch.select([item]), backlog=None))
             for item in range(len(batch))
         ]
-    except _NoChild as error:
-        raise ReplicaLost(
-            "encoders died with this work and another one to try it alone does not start; send it again later",
-            retry_after_s=_RETRY_AFTER_S,
-        ) from error
     except Stopped as error:
         raise ReplicaLost("nobody waits for this work any more; send it again") from error
     finally:
@@ -89,13 +84,26 @@ class _Isolation:
         self._encoder = encoder
         self._stop = stop
         self._child: Child | None = None
+        self._has_started = False
+        self._no_child: ReplicaLost | None = None
 
     def encode(self, item: TokenBatch) -> VectorBatch:
         """Return the answer to a message of one item, or one that says why there is none."""
+        if self._no_child is not None:
+            return VectorBatch.refused(item.fingerprint, self._no_child)
         try:
             return self._judge(item)
         except VersionChanged:
             raise
+        except _NoChild as error:
+            self._no_child = ReplicaLost(
+                "encoders died with this work and another one to try it alone does not start; send it again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+            if not self._has_started:
+                raise self._no_child from error
+            # What was found out before stands.
+            return VectorBatch.refused(item.fingerprint, self._no_child)
         except PoolhouseError as error:
             return VectorBatch.refused(item.fingerprint, error)
 
@@ -154,6 +162,7 @@ class _Isolation:
         if self._child is None:
             try:
                 self._child = Child(self._args, self._encoder, self._stop)
+                self._has_started = True
             except (ChildEnded, ChildSlow) as error:
                 raise _NoChild from error
         return self._child

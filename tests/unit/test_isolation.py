@@ -194,6 +194,27 @@ def test_work_that_is_stopped_goes_on_to_no_further_item(faulty: Faulty) -> None
         encode_isolated(ARGS, "e", _tokens([7], [5]), stop)
 
 
+def test_a_verdict_stands_when_no_further_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = 0
+
+    class FewChildren(Child):
+        def __init__(self, *arguments: Any) -> None:
+            nonlocal started
+            started += 1
+            if started > 2:
+                raise ChildEnded(-9)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("cluster.isolation.Child", FewChildren)
+    answer = encode_isolated(ARGS, "e", _tokens([5], [POISON_ID], [6], [7]))
+    assert {item: type(error) for item, error in answer.errors.items()} == {
+        1: PoisonousInput,
+        2: ReplicaLost,
+        3: ReplicaLost,
+    }
+    assert started == 3
+
+
 def test_an_encoder_that_does_not_start_blames_no_item() -> None:
     broken = {**ARGS, "models": {"m": {"source": "./there-is-no-such-file.gguf"}}}
     broken["encoders"] = {"e": {"model": "m"}}
