@@ -99,7 +99,8 @@ class Quarantine:
     def learn(self, batch: TokenBatch, answer: VectorBatch) -> None:
         """Remember the items of ``batch`` that its answer calls poisonous, and whose they were."""
         for item, error in answer.errors.items():
-            if not isinstance(error, PoisonousInput):
+            # What came with its error was not tried again, so that its verdict is no younger.
+            if not isinstance(error, PoisonousInput) or item in batch.errors:
                 continue
             digest = _digest(batch, item)
             if not self._is_refused(digest):

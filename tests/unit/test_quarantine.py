@@ -76,6 +76,19 @@ def test_a_verdict_expires() -> None:
     assert len(quarantine) == 0
 
 
+def test_a_verdict_expires_although_its_text_keeps_coming() -> None:
+    clock = _Clock()
+    quarantine = Quarantine(clock=clock)
+    quarantine.learn(_batch([1]), _answer(1, 0))
+    for _ in range(3):
+        clock.now_s += 1_199
+        refused = quarantine.refuse(_batch([1]))
+        # The encoder passes such an item by and answers with the error that it brought.
+        quarantine.learn(refused, VectorBatch.refused("f", refused.errors[0]))
+    clock.now_s += 4
+    assert not quarantine.refuse(_batch([1])).errors
+
+
 def test_the_oldest_is_forgotten_first() -> None:
     quarantine = Quarantine(most=2)
     quarantine.learn(_batch([1]), _answer(1, 0))
