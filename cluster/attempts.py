@@ -18,7 +18,7 @@ from cluster.types import RequestFacts
 Answer = TypeVar("Answer")
 
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-"""Id of the API key of the request that is being answered; empty without one."""
+"""Who sent the request that is being answered, as ``RequestFacts.client``."""
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0

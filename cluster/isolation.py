@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -53,17 +54,22 @@ def encode_isolated(
             else isolation.encode(replace(batch.select([item]), backlog=None))
             for item in range(len(batch))
         ]
-    except _NoChild as error:
-        raise ReplicaLost(
-            "encoders died with this work and another one to try it alone does not start; send it again later",
-            retry_after_s=_RETRY_AFTER_S,
-        ) from error
     except Stopped as error:
         raise ReplicaLost("nobody waits for this work any more; send it again") from error
     finally:
         isolation.close()
     # What the child says of its own speed and slots says nothing of the replica.
     return replace(VectorBatch.concatenate(answers), report=None)
+
+
+def with_time_for_a_verdict(batch: TokenBatch, seconds: float) -> TokenBatch:
+    """Return a message whose requests have so many seconds from now at least: a verdict is of use when they are over, too."""
+    until_s = time.monotonic() + seconds
+    requests = [
+        request if request.deadline_s is None else replace(request, deadline_s=max(request.deadline_s, until_s))
+        for request in batch.requests
+    ]
+    return replace(batch, requests=requests)
 
 
 class _NoChild(Exception):
@@ -78,13 +84,26 @@ class _Isolation:
         self._encoder = encoder
         self._stop = stop
         self._child: Child | None = None
+        self._has_started = False
+        self._no_child: ReplicaLost | None = None
 
     def encode(self, item: TokenBatch) -> VectorBatch:
         """Return the answer to a message of one item, or one that says why there is none."""
+        if self._no_child is not None:
+            return VectorBatch.refused(item.fingerprint, self._no_child)
         try:
             return self._judge(item)
         except VersionChanged:
             raise
+        except _NoChild as error:
+            self._no_child = ReplicaLost(
+                "encoders died with this work and another one to try it alone does not start; send it again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+            if not self._has_started:
+                raise self._no_child from error
+            # What was found out before stands.
+            return VectorBatch.refused(item.fingerprint, self._no_child)
         except PoolhouseError as error:
             return VectorBatch.refused(item.fingerprint, error)
 
@@ -96,16 +115,17 @@ class _Isolation:
 
     def _judge(self, item: TokenBatch) -> VectorBatch:
         deaths = 0
-        for _ in range(_MOST_TRIES):
+        for tried in range(1, _MOST_TRIES + 1):
             try:
                 return self._run(item)
             except ChildEnded as error:
                 logger.warning("an isolated encoder ended (%s) with an input of %d tokens", error, len(item.token_ids))
-                if not error.cause.lies_in_the_input:
-                    continue
-                deaths += 1
+                deaths += error.cause.lies_in_the_input
             if deaths == 2:
                 raise poisonous()
+            if tried == _MOST_TRIES:
+                break
+            # Also after an end from outside: what is short of memory may end the next child by itself.
             try:
                 self._run(_control(item, self._started().known_ids))
             except ChildEnded as error:
@@ -142,6 +162,7 @@ class _Isolation:
         if self._child is None:
             try:
                 self._child = Child(self._args, self._encoder, self._stop)
+                self._has_started = True
             except (ChildEnded, ChildSlow) as error:
                 raise _NoChild from error
         return self._child

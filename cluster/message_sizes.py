@@ -113,7 +113,9 @@ def _token_sizes(batch: TokenBatch, facts: ModelFacts) -> Int64:
 
 def _request_bytes(requests: Sequence[RequestFacts]) -> int:
     """Bytes of what a message holds of its requests."""
-    return sum(_REQUEST_BYTES + len(each.request_id) * 4 + len(each.trace or "") for each in requests)
+    return sum(
+        _REQUEST_BYTES + 4 * (len(each.request_id) + len(each.client)) + len(each.trace or "") for each in requests
+    )
 
 
 def _piece_sizes(batch: PoolerBatch) -> Int64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -19,15 +20,39 @@ _REFUSED_FOR_S = 3600.0
 text that is still deadly costs two replicas an hour."""
 
 _BOUND_S = 600.0
+_KEY = "key "
+_ADDRESS = "address "
 _KEY_CONVICTIONS = 3
 _KEYLESS_CONVICTIONS = 10
-"""Deadly texts of one API key, and of all that comes without a key, within ``_BOUND_S``; what comes after them is refused, since
-each further one would end two replicas. Without keys clients cannot be told apart, so that it takes more of them."""
+"""Deadly texts of one API key, and of one address without a key, within ``_BOUND_S``; what comes after them is refused, since
+each further one would end two replicas. Several clients may share an address, so that it takes more of them."""
+
+_IPV6_BITS_OF_ONE = 64
+"""What one connection to the internet is given: whoever has it chooses the rest of its addresses."""
+
+_LONGEST_ADDRESS = 64
 
 ISOLATIONS = 60
 """Messages that may be tried item by item within ``ISOLATIONS_WITHIN_S``, at one encoder replica and from one ingress. Each loads
 the model again, one at a time in a replica, and whatever was beside a deadly message in two replicas is tried, too."""
 ISOLATIONS_WITHIN_S = _BOUND_S
+
+
+def client_of(key_id: str | None, address: str | None) -> str:
+    """Return the name of who sends a request, as ``RequestFacts.client`` has it: by its key's id, else by its address."""
+    if key_id is not None:
+        return _KEY + key_id
+    if address is None:
+        return ""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return _ADDRESS + address[:_LONGEST_ADDRESS]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return f"{_ADDRESS}{parsed.ipv4_mapped}"
+        return f"{_ADDRESS}{ipaddress.ip_network((int(parsed), _IPV6_BITS_OF_ONE), strict=False)}"
+    return f"{_ADDRESS}{parsed}"
 
 
 class Bound:
@@ -74,7 +99,8 @@ class Quarantine:
     def learn(self, batch: TokenBatch, answer: VectorBatch) -> None:
         """Remember the items of ``batch`` that its answer calls poisonous, and whose they were."""
         for item, error in answer.errors.items():
-            if not isinstance(error, PoisonousInput):
+            # What came with its error was not tried again, so that its verdict is no younger.
+            if not isinstance(error, PoisonousInput) or item in batch.errors:
                 continue
             digest = _digest(batch, item)
             if not self._is_refused(digest):
@@ -122,7 +148,7 @@ class Quarantine:
 
 
 def _most_convictions(client: str) -> int:
-    return _KEY_CONVICTIONS if client else _KEYLESS_CONVICTIONS
+    return _KEY_CONVICTIONS if client.startswith(_KEY) else _KEYLESS_CONVICTIONS
 
 
 def poisonous() -> PoisonousInput:
@@ -135,7 +161,7 @@ def poisonous() -> PoisonousInput:
 
 def too_many_deadly(client: str, wait_s: float) -> Overloaded:
     """The error of a client that has sent several deadly items."""
-    origin = "of this API key" if client else "without an API key"
+    origin = "of this API key" if client.startswith(_KEY) else "from this address without an API key"
     return Overloaded(
         f"{_most_convictions(client)} inputs {origin} have ended encoders within {_BOUND_S / 60:g} minutes, so all that come "
         f"{origin} are refused for {wait_s:.0f} s; leave out those that were answered 422",

@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,7 @@ class Senders:
 
     ``outstanding`` gives the number of messages that an encoder may have in flight in each lane, ``running`` its replicas: 0
     while it is starting. ``message_bytes`` is what one message, or its answer, may weigh, None without a bound; a single item
-    above it is sent alone, and the sender finds a way.
+    above it is sent alone, and the sender finds a way. ``quarantine`` learns what the sender finds out when nobody waits.
     """
 
     tokenize: Callable[[TextBatch], Awaitable[TokenBatch]]
@@ -54,6 +54,7 @@ class Senders:
     text: Callable[[str, Int32], Awaitable[str]]
     running: Callable[[str], int]
     message_bytes: int | None = None
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
 
 class Stages:
@@ -66,7 +67,7 @@ class Stages:
         self.router = Router(config, {name: description.facts for name, description in descriptions.items()})
         self._name = uuid.uuid4().hex[:12]
         self.admission = Admission(config, senders.running)
-        self.quarantine = Quarantine()
+        self.quarantine = senders.quarantine
         batching, cap_bytes = config.batching, senders.message_bytes
         self.reuse = Reuse(batching.cache_bytes) if batching.deduplicate or batching.cache_bytes else None
         self._tokenizers = {

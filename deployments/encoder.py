@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.assembly import load_encoder
 from cluster.config import parse_config
-from cluster.isolation import encode_isolated
+from cluster.isolation import encode_isolated, with_time_for_a_verdict
 from cluster.live import EncoderSettings, parse_settings
 from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound, too_many_isolations
 from cluster.telemetry.metrics import PENDING_TOKENS
@@ -26,6 +26,7 @@ class Encoder(Stage):
         config = parse_config(args)
         self._args = args
         self._name = name
+        self._timeout_s = config.limits.timeout_s
         self._isolating = asyncio.Lock()
         self._isolations = Bound(ISOLATIONS, ISOLATIONS_WITHIN_S)
         with failures_told(f"the encoder {name!r}"):
@@ -66,6 +67,7 @@ class Encoder(Stage):
         """
         if not self._isolations.take():
             raise too_many_isolations(self._isolations.wait_s)
+        batch = with_time_for_a_verdict(batch, self._timeout_s)
         # One at a time: the child needs as much memory as the replica.
         async with self._isolating:
             stop = threading.Event()

@@ -48,6 +48,9 @@ _STAND_IN = re.compile(r"^([ \t]*)server (\S+) \S+ check backup[ \t]*$", re.MULT
 # What only listens for people: Serve itself asks by the socket, and reports HAProxy's figures with its own metrics.
 _STATISTICS = re.compile(r"^(?:frontend prometheus|listen stats)[ \t]*\n(?:[ \t].*(?:\n|\Z)|\n)*", re.MULTILINE)
 
+# Whose request it is. Whatever a client says of that itself is replaced.
+_SERVICE = re.compile(r"^(frontend http_frontend[ \t]*\n([ \t]*)bind .*)$", re.MULTILINE)
+
 # Serve asks for figures over it, and the next HAProxy for the listening sockets; an operator may do both.
 _SOCKET = re.compile(r"^([ \t]*stats socket \S+) mode \d+ level admin", re.MULTILINE)
 
@@ -111,6 +114,7 @@ def prepared(text: str, folder: Path) -> str:
         folder: where the bodies of answers are written.
     """
     text = _SOCKET.sub(r"\1 mode 600 level operator", _STATISTICS.sub("", text))
+    text = _SERVICE.sub(r"\1\n\2http-request set-header X-Forwarded-For %[src]", text)
     body = _body("not_ready", _NOT_READY).replace("\\", "\\\\").replace('"', '\\"')
     answer = f'return status 503 content-type application/json string "{body}" hdr Retry-After 1'
     if not has_routes(text):

@@ -15,6 +15,7 @@ from cluster.telemetry.metrics import QUEUED_TOKENS
 from deployments import wirings
 from deployments.failures import failures_told
 from deployments.placements import placements
+from deployments.proxies import Proxies, from_clients
 from deployments.reporting import BacklogReporter
 from deployments.stage import Stage
 from deployments.updates import version_of
@@ -40,6 +41,8 @@ class Ingress(Stage):
             self.start_reporting(self._set_gauges, config.tracing)
             self.at_end(self._wiring.close)
             self.at_end(placements.close)
+            self._proxies = Proxies()
+            self.at_end(self._proxies.stop)
             if encoders is not None:
                 self.at_end(BacklogReporter(encoders, self._pipeline.stages.backlog).stop)
 
@@ -48,7 +51,7 @@ class Ingress(Stage):
         with failures_told("the HTTP application"):
             application = create_application(self._pipeline, self._wiring.check_ready)
         keep_loop_quick()
-        return application
+        return from_clients(application, self._proxies)
 
     def _queued_tokens(self) -> dict[str, int]:
         return self._pipeline.stages.queued_tokens

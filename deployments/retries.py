@@ -12,6 +12,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sized
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ray.exceptions import RayTaskError
@@ -82,6 +84,23 @@ async def call(method: DeploymentHandle, *arguments: Any) -> Any:
         raise
 
 
+@dataclass(slots=True)
+class _Passage(Generic[Answer]):
+    """What has become of a message so far.
+
+    Attributes:
+        late: done when the message's time is over and it must be tried alone nevertheless.
+        dropped: attempts that were given up when the callers left.
+        is_left: nobody waits for the answer any more.
+    """
+
+    late: asyncio.Future[None]
+    failures: Counter[Cause] = field(default_factory=Counter)
+    attempts: set[asyncio.Task[Answer]] = field(default_factory=set)
+    dropped: set[asyncio.Task[Answer]] = field(default_factory=set)
+    is_left: bool = False
+
+
 class Carrier(Generic[Message, Answer]):
     """Carries messages to one method of a deployment.
 
@@ -91,6 +110,9 @@ class Carrier(Generic[Message, Answer]):
         isolate: takes a message that two replicas have died with; None sends it on to others.
         isolations: how many messages may go to ``isolate``. Once they have, one that a single replica died with is given up:
             nothing could find out whether it ends each that it meets.
+        learn: told of a message and its answer where nobody waits for it any more. A message that a replica died with is
+            tried alone to the end, also when its callers have left or its time is over: else a client that is quick to leave
+            could end one replica after the other.
         most_losses: after so many lost replicas the message is given up.
     """
 
@@ -102,6 +124,7 @@ class Carrier(Generic[Message, Answer]):
         oversized: Callable[[Message], bool] = lambda message: False,
         isolate: Callable[..., Awaitable[Answer]] | None = None,
         isolations: Bound | None = None,
+        learn: Callable[[Message, Answer], None] = lambda message, answer: None,
         most_losses: int = _MOST_LOSSES,
     ) -> None:
         self._call = Method[Answer](handle, method)
@@ -109,6 +132,8 @@ class Carrier(Generic[Message, Answer]):
         self._oversized = oversized
         self._isolate = isolate
         self._isolations = isolations
+        self._learn = learn
+        self._trials: set[asyncio.Task[Answer]] = set()
         self._most_losses = most_losses
 
     async def send(self, message: Message) -> Answer:
@@ -122,25 +147,67 @@ class Carrier(Generic[Message, Answer]):
             DeadlineExceeded: none has answered in time.
             PoolhouseError: what the stage itself says of the message.
         """
+        passage: _Passage[Answer] = _Passage(asyncio.get_running_loop().create_future())
+        work = asyncio.ensure_future(self._carry(message, passage))
+        try:
+            either: set[asyncio.Future[Any]] = {work, passage.late}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise _too_late()
+        finally:
+            if not work.done():
+                if self._isolate is not None and _deaths(passage.failures):
+                    self._leave(passage)
+                    self._trials.add(work)
+                    work.add_done_callback(partial(self._conclude, message))
+                else:
+                    work.cancel()
+            elif not work.cancelled():
+                # Nobody else looks at it where the caller was cancelled in the same turn.
+                work.exception()
+
+    def _leave(self, passage: _Passage[Answer]) -> None:
+        """Nobody waits any more, and what may end replicas goes on to its verdict without ending another one."""
+        if not self._is_isolated(passage):
+            passage.dropped |= passage.attempts
+            for attempt in passage.attempts:
+                attempt.cancel()
+        passage.is_left = True
+
+    def _conclude(self, message: Message, work: asyncio.Task[Answer]) -> None:
+        self._trials.discard(work)
+        error = _error_of(work)
+        if error is None:
+            self._learn(message, work.result())
+        else:
+            logger.warning(
+                "%s: nothing was found out of what a replica died with: %s", self._call.name, _first_line(error)
+            )
+
+    async def _carry(self, message: Message, passage: _Passage[Answer]) -> Answer:
         limit_s = self._limit_s(message)
         until_s = None if limit_s is None else time.monotonic() + limit_s
         replicas = placements.follow(message)
-        failures: Counter[Cause] = Counter()
+        failures, attempts = passage.failures, passage.attempts
         by_reference = self._oversized(message)
-        attempts = {self._begin(message, failures, by_reference)}
+        attempts.add(self._begin(message, passage, by_reference))
         look_s = _FIRST_LOOK_S
         judged = 0
         try:
             while True:
-                if until_s is not None:
-                    look_s = min(look_s, max(0.0, until_s - time.monotonic()))
-                ended, _ = await asyncio.wait(attempts, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+                wait_s = look_s
+                if until_s is not None and not passage.is_left:
+                    wait_s = min(look_s, max(0.0, until_s - time.monotonic()))
+                ended, _ = await asyncio.wait(attempts, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 for attempt in ended:
                     attempts.remove(attempt)
+                    if attempt in passage.dropped:
+                        continue
                     error = _error_of(attempt)
                     if error is None:
                         return attempt.result()
-                    if self._is_isolated(failures) and isinstance(error, PoolhouseError):
+                    if self._is_isolated(passage) and isinstance(error, PoolhouseError):
                         # Nothing could be found out there, and would be elsewhere.
                         raise error
                     cause = cause_of(error)
@@ -152,11 +219,16 @@ class Carrier(Generic[Message, Answer]):
                     if cause.suspects_replica and replicas and not attempts:
                         placements.suspect(replicas[-1])
                     _raise_if_vain(cause, failures, error, self._most_losses)
-                if until_s is not None and time.monotonic() >= until_s:
-                    raise DeadlineExceeded("no replica has answered within the request's time limit")
+                if until_s is not None and not passage.is_left and time.monotonic() >= until_s:
+                    if self._isolate is None or not _deaths(failures):
+                        raise _too_late()
+                    self._leave(passage)
+                    passage.late.set_result(None)
+                    if attempts:
+                        continue
                 if not attempts:
                     RETRIES.labels(self._call.name).inc()
-                    attempts.add(self._begin(message, failures, by_reference))
+                    attempts.add(self._begin(message, passage, by_reference))
                 elif not ended and len(replicas) > judged:
                     look_s = _NEXT_LOOK_S
                     # One that answers is at work, or its own health check says that it is not.
@@ -164,26 +236,28 @@ class Carrier(Generic[Message, Answer]):
                         placements.suspect(replicas[-1])
                         judged = len(replicas)
                         RETRIES.labels(self._call.name).inc()
-                        attempts.add(self._begin(message, failures, by_reference))
+                        attempts.add(self._begin(message, passage, by_reference))
         finally:
             placements.forget(message)
             for attempt in attempts:
                 attempt.cancel()
 
-    def _begin(self, message: Message, failures: Counter[Cause], by_reference: bool) -> asyncio.Task[Answer]:
+    def _begin(self, message: Message, passage: _Passage[Answer], by_reference: bool) -> asyncio.Task[Answer]:
         carry: Callable[..., Awaitable[Answer]] = self._call
-        if self._isolate is not None and _deaths(failures):
+        if self._isolate is not None and _deaths(passage.failures):
             wait_s = self._isolations.wait_s if self._isolations is not None else 0.0
             if wait_s > 0:
                 raise too_many_isolations(wait_s)
-            if self._is_isolated(failures):
+            if self._is_isolated(passage):
                 carry = self._isolate
                 if self._isolations is not None:
                     self._isolations.take()
         return asyncio.ensure_future(carry(message, by_reference=True) if by_reference else carry(message))
 
-    def _is_isolated(self, failures: Counter[Cause]) -> bool:
-        return self._isolate is not None and _deaths(failures) >= _DEATHS_BEFORE_ISOLATION
+    def _is_isolated(self, passage: _Passage[Answer]) -> bool:
+        # When nobody waits, no second replica has to die.
+        needed = 1 if passage.is_left else _DEATHS_BEFORE_ISOLATION
+        return self._isolate is not None and _deaths(passage.failures) >= needed
 
 
 def _deaths(failures: Counter[Cause]) -> int:
@@ -235,6 +309,10 @@ def _raise_if_vain(cause: Cause, failures: Counter[Cause], error: BaseException,
     losses = sum(count for each, count in failures.items() if each.suspects_replica)
     if losses >= most_losses:
         raise ReplicaLost(f"{losses} replicas were lost one after the other with this work; send it again") from error
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("no replica has answered within the request's time limit")
 
 
 def _error_of(attempt: asyncio.Task[Any]) -> BaseException | None:

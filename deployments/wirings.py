@@ -20,7 +20,7 @@ from cluster.fused import FusedStages
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
 from cluster.offload import INLINE_S, Offload
 from cluster.pooler import InteractionBatch, PieceBatch, Pooler, PoolerBatch
-from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound
+from cluster.quarantine import ISOLATIONS, ISOLATIONS_WITHIN_S, Bound, Quarantine
 from cluster.stages import ModelDescription, Senders
 from cluster.texts import TextBatch
 from cluster.tokenization import ShownTokens, Tokenizer
@@ -80,6 +80,7 @@ async def split(
     offload = Offload()
     descriptions = await _of_version(version, tokenizer, "describe")
     cap_bytes = usable_message_bytes()
+    quarantine = Quarantine()
     isolations = Bound(ISOLATIONS, ISOLATIONS_WITHIN_S)
 
     def oversized(parts: Callable[[int], Parts[Any, Any]]) -> Callable[[Any], bool]:
@@ -106,6 +107,7 @@ async def split(
             oversized(partial(token_parts, facts=descriptions[config.encoders[name].model].facts)),
             isolate=Method[VectorBatch](handle, "isolate"),
             isolations=isolations,
+            learn=quarantine.learn,
         )
         for name, handle in encoders.items()
     }
@@ -160,6 +162,7 @@ async def split(
         text=text,
         running=lambda name: watch.can_take_work(f"Encoder-{name}"),
         message_bytes=cap_bytes,
+        quarantine=quarantine,
     )
 
     def close() -> None:

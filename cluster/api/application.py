@@ -36,6 +36,7 @@ from cluster.calls import EmbedAnswer, EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
 from cluster.offload import Offload
 from cluster.pipeline import Pipeline
+from cluster.quarantine import client_of
 from cluster.reranking import Reranking
 from cluster.telemetry.metrics import REFUSALS, count_answer
 
@@ -233,7 +234,8 @@ def _guarded(
     async def answer(request: Request, context: RequestContext) -> Response:
         try:
             context.key = keys.authenticate(request.headers) if keys is not None else None
-            CLIENT.set(context.key.id if context.key is not None else "")
+            address = request.client.host if request.client is not None else None
+            CLIENT.set(client_of(context.key.id if context.key is not None else None, address))
             return await while_connected(request, lambda connected: handler(connected, context))
         except PoolhouseError as error:
             if error.status >= 500:

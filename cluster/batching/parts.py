@@ -40,8 +40,14 @@ class Parts(Generic[Work, Result]):
         return self.shared_bytes(work) + int(self.sizes(work).sum())
 
     def divide(self, work: Work) -> list[Work]:
-        """Cut work that is too large for one message; a single item that is too large alone stays one."""
-        ranges = split_by_bytes(self.sizes(work), self.cap_bytes - self.shared_bytes(work))
+        """Cut work that is too large for one message; a single item that is too large alone stays one.
+
+        So does work most of which every part would hold again: a query of megabytes is not sent once for each of its documents.
+        """
+        room_bytes = self.cap_bytes - self.shared_bytes(work)
+        if room_bytes < self.cap_bytes / 2:
+            return [work]
+        ranges = split_by_bytes(self.sizes(work), room_bytes)
         return [work] if len(ranges) == 1 else [self.part(work, begin, end) for begin, end in ranges]
 
     async def send(self, send: Callable[[Work], Awaitable[Result]], message: Work) -> Result:

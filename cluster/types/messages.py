@@ -24,7 +24,7 @@ class RequestFacts:
     Attributes:
         deadline_s: when its time is over, by this process's ``time.monotonic``; None is never. The clocks of two machines differ,
             so a message carries the time that is left when it is sent, and its receiver counts from when it arrives.
-        client: id of its API key; empty without one.
+        client: who sent it, as ``cluster.quarantine.client_of`` names it; empty for work of the server's own.
     """
 
     request_id: str

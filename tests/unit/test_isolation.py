@@ -111,6 +111,21 @@ def test_a_control_that_dies_as_well_convicts_nobody(faulty: Faulty) -> None:
     assert type(answer.errors[1]) is ReplicaLost
 
 
+def test_memory_that_runs_short_between_two_tries_convicts_nobody(faulty: Faulty, tmp_path: Path) -> None:
+    # A first failed allocation, then a control with luck, then the out-of-memory killer, then all allocations fail.
+    tries = tmp_path / "tries"
+    tries.touch()
+    faulty(
+        f"""77 in token_ids and open({str(tries)!r}, 'a').write('.')
+    tried = os.path.getsize({str(tries)!r})
+    77 in token_ids and tried == 1 and os.abort()
+    77 in token_ids and tried == 2 and os.kill(os.getpid(), signal.SIGKILL)
+    len(token_ids) > 20 and tried > 1 and os.abort()"""
+    )
+    answer = encode_isolated(ARGS, "e", _tokens([77] * 21))
+    assert type(answer.errors[0]) is ReplicaLost
+
+
 def test_an_error_of_python_s_is_the_answer_to_its_item_and_ends_no_child(faulty: Faulty, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     faulty(f"open({str(starts)!r}, 'a').write('.') if 8 in token_ids else None; 1 / int(77 not in token_ids)")
@@ -177,6 +192,27 @@ def test_work_that_is_stopped_goes_on_to_no_further_item(faulty: Faulty) -> None
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(ReplicaLost):
         encode_isolated(ARGS, "e", _tokens([7], [5]), stop)
+
+
+def test_a_verdict_stands_when_no_further_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = 0
+
+    class FewChildren(Child):
+        def __init__(self, *arguments: Any) -> None:
+            nonlocal started
+            started += 1
+            if started > 2:
+                raise ChildEnded(-9)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("cluster.isolation.Child", FewChildren)
+    answer = encode_isolated(ARGS, "e", _tokens([5], [POISON_ID], [6], [7]))
+    assert {item: type(error) for item, error in answer.errors.items()} == {
+        1: PoisonousInput,
+        2: ReplicaLost,
+        3: ReplicaLost,
+    }
+    assert started == 3
 
 
 def test_an_encoder_that_does_not_start_blames_no_item() -> None:

@@ -172,6 +172,21 @@ def _items_of(batch: TokenBatch, tokens: int) -> TokenBatch:
     return replace(batch, token_ids=np.ones(tokens, dtype=np.int32), offsets=offsets_of([tokens]))
 
 
+@pytest.mark.parametrize("query_bytes", [300_000, 700_000, 990_000, 3_000_000])
+def test_a_long_query_is_not_sent_again_for_each_of_its_documents(query_bytes: int) -> None:
+    batch = _texts(1_000, Pair("x" * query_bytes))
+    parts = text_parts(1_000_000, 512)
+    sent_bytes = sum(parts.size_bytes(part) for part in parts.divide(batch))
+    assert sent_bytes < 2 * parts.size_bytes(batch)
+
+
+def test_a_client_with_a_long_name_is_counted() -> None:
+    parts = text_parts(1 << 20, 512)
+    short, long = _texts(1), _texts(1)
+    long.requests = [replace(_REQUEST, client="key " + "k" * 5_000)]
+    assert parts.size_bytes(long) - parts.size_bytes(short) >= _pickled(long) - _pickled(short) > 4_000
+
+
 async def test_what_is_too_large_all_the_same_is_sent_in_halves_and_merged_in_order() -> None:
     sent: list[int] = []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.errors import Overloaded, PoisonousInput
-from cluster.quarantine import Bound, Quarantine, poisonous
+from cluster.quarantine import Bound, Quarantine, client_of, poisonous
 from cluster.types import PoolingType, RequestFacts, TokenBatch, VectorBatch, offsets_of
 
 
@@ -76,6 +76,19 @@ def test_a_verdict_expires() -> None:
     assert len(quarantine) == 0
 
 
+def test_a_verdict_expires_although_its_text_keeps_coming() -> None:
+    clock = _Clock()
+    quarantine = Quarantine(clock=clock)
+    quarantine.learn(_batch([1]), _answer(1, 0))
+    for _ in range(3):
+        clock.now_s += 1_199
+        refused = quarantine.refuse(_batch([1]))
+        # The encoder passes such an item by and answers with the error that it brought.
+        quarantine.learn(refused, VectorBatch.refused("f", refused.errors[0]))
+    clock.now_s += 4
+    assert not quarantine.refuse(_batch([1])).errors
+
+
 def test_the_oldest_is_forgotten_first() -> None:
     quarantine = Quarantine(most=2)
     quarantine.learn(_batch([1]), _answer(1, 0))
@@ -90,31 +103,42 @@ def test_a_client_with_ever_new_deadly_texts_is_refused_for_a_while_and_nobody_e
     clock = _Clock()
     quarantine = Quarantine(clock=clock)
     for number in range(3):
-        assert not quarantine.refuse(_batch([50 + number], client="one")).errors
-        quarantine.learn(_batch([50 + number], client="one"), _answer(1, 0))
-    refused = quarantine.refuse(_batch([7], client="one"))
+        assert not quarantine.refuse(_batch([50 + number], client=client_of("one", None))).errors
+        quarantine.learn(_batch([50 + number], client=client_of("one", None)), _answer(1, 0))
+    refused = quarantine.refuse(_batch([7], client=client_of("one", None)))
     assert isinstance(refused.errors[0], Overloaded)
     assert refused.errors[0].extra["retry_after_s"] == 600
-    assert not quarantine.refuse(_batch([7], client="two")).errors
+    assert not quarantine.refuse(_batch([7], client=client_of("two", None))).errors
     assert not quarantine.refuse(_batch([7])).errors
     clock.now_s += 601
-    assert not quarantine.refuse(_batch([7], client="one")).errors
+    assert not quarantine.refuse(_batch([7], client=client_of("one", None))).errors
 
 
 def test_one_text_that_comes_again_counts_once_against_its_client() -> None:
     quarantine = Quarantine()
     for _ in range(5):
-        quarantine.learn(_batch([50], client="one"), _answer(1, 0))
-    assert not quarantine.refuse(_batch([7], client="one")).errors
+        quarantine.learn(_batch([50], client=client_of("one", None)), _answer(1, 0))
+    assert not quarantine.refuse(_batch([7], client=client_of("one", None))).errors
 
 
-def test_what_comes_without_a_key_is_refused_after_more_deadly_texts_and_what_has_one_is_not() -> None:
+def test_an_address_with_ever_new_deadly_texts_is_refused_and_no_other_address_and_no_key_is() -> None:
     quarantine = Quarantine()
+    bad = client_of(None, "192.0.2.7")
     for number in range(10):
-        assert not quarantine.refuse(_batch([50 + number])).errors
-        quarantine.learn(_batch([50 + number]), _answer(1, 0))
-    assert isinstance(quarantine.refuse(_batch([7])).errors[0], Overloaded)
-    assert not quarantine.refuse(_batch([7], client="one")).errors
+        assert not quarantine.refuse(_batch([50 + number], client=bad)).errors
+        quarantine.learn(_batch([50 + number], client=bad), _answer(1, 0))
+    assert isinstance(quarantine.refuse(_batch([7], client=bad)).errors[0], Overloaded)
+    for other in (client_of(None, "192.0.2.8"), client_of("192.0.2.7", "192.0.2.7"), ""):
+        assert not quarantine.refuse(_batch([7], client=other)).errors
+
+
+def test_a_client_is_known_by_its_key_wherever_it_is_and_else_by_what_it_cannot_choose_of_its_address() -> None:
+    assert client_of("k", "192.0.2.7") == client_of("k", "192.0.2.8")
+    assert (
+        client_of(None, "2001:db8::1") == client_of(None, "2001:db8:0:0:ffff::1") != client_of(None, "2001:db8:0:1::1")
+    )
+    assert client_of(None, "::ffff:192.0.2.7") == client_of(None, "192.0.2.7")
+    assert len(client_of(None, "x" * 10_000)) < 100
 
 
 def test_a_bound_allows_so_many_within_a_time() -> None:

@@ -14,7 +14,7 @@ from cluster.batching.encoder import Encoder
 from cluster.calls import AnswerOptions, EmbedCall, Encoding, RerankCall, Strategy
 from cluster.errors import PoisonousInput
 from cluster.pipeline import Pipeline
-from cluster.quarantine import poisonous
+from cluster.quarantine import Quarantine, poisonous
 from cluster.reranking import Reranking
 from cluster.stages import Stages
 from cluster.texts import TextBatch, TextOptions
@@ -154,3 +154,23 @@ async def test_work_that_waits_while_an_equal_text_is_found_deadly_does_not_reac
         answers = [await answer for answer in waiting]
         assert [list(answer.errors) for answer in answers] == [[0], []]
         assert list((await sent.get()).errors) == [0]
+
+
+async def test_what_a_sender_has_found_out_by_itself_is_refused() -> None:
+    """As by a trial that nobody waited for."""
+    quarantine = Quarantine()
+    sent: list[TokenBatch] = []
+
+    async def encode(name: str, batch: TokenBatch) -> VectorBatch:
+        sent.append(batch)
+        return await asyncio.wrap_future(local.encoders[name].submit(batch))
+
+    async def ask(stages: Stages) -> VectorBatch:
+        texts = TextBatch(MODEL, [TEXT], [0], [TextOptions(PoolingType.MEAN)], [RequestFacts("r")])
+        tokens = await stages.tokenize(texts, Lane.INTERACTIVE)
+        return await stages.encode(MODEL, PoolingType.MEAN, tokens, Lane.INTERACTIVE)
+
+    with local_pipeline(fake_config(batching={"deduplicate": False}), encode=encode, quarantine=quarantine) as local:
+        assert not (await ask(local.pipeline.stages)).errors
+        quarantine.learn(sent[0], VectorBatch.refused(sent[0].fingerprint, poisonous()))
+        assert isinstance((await ask(local.pipeline.stages)).errors[0], PoisonousInput)

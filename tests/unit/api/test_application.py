@@ -13,6 +13,7 @@ import pytest
 
 from cluster.api.application import create_application
 from cluster.errors import NotReady
+from cluster.quarantine import client_of
 from cluster.types import TokenBatch, VectorBatch
 from tests.support.pipelines import LocalPipeline, fake_config, http_client, local_pipeline
 
@@ -72,6 +73,22 @@ class TestHealth:
                 response = await client.get("/health")
         assert response.status_code == 500
         assert response.json()["error"]["code"] == "engine_error"
+
+
+class TestClients:
+    async def test_an_address_whose_texts_ended_encoders_is_refused_and_its_neighbour_is_answered(self) -> None:
+        with local_pipeline(fake_config()) as local:
+            for _ in range(10):
+                local.pipeline.stages.quarantine._count(client_of(None, "192.0.2.7"))
+            application = create_application(local.pipeline, local.check_ready)
+            answers = {}
+            for address in ("192.0.2.7", "192.0.2.8"):
+                transport = httpx.ASGITransport(app=application, client=(address, 1))
+                async with httpx.AsyncClient(transport=transport, base_url="http://poolhouse") as client:
+                    answers[address] = await client.post("/v1/embeddings", json={"input": "a text"})
+        assert answers["192.0.2.7"].status_code == 429
+        assert int(answers["192.0.2.7"].headers["retry-after"]) > 500
+        assert answers["192.0.2.8"].status_code == 200
 
 
 class TestLimits:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from cluster.errors import ReplicaLost
 from cluster.quarantine import Bound
-from cluster.types import TokenBatch, VectorBatch, offsets_of
+from cluster.types import RequestFacts, TokenBatch, VectorBatch, offsets_of
 from deployments import encoder
 from deployments.encoder import Encoder
 
@@ -32,7 +34,7 @@ BATCH = TokenBatch(
 def deployment() -> Encoder:
     made = Encoder.__new__(Encoder)
     made._args, made._name, made._isolating = {}, "e", asyncio.Lock()
-    made._isolations = Bound(2, 600.0)
+    made._isolations, made._timeout_s = Bound(2, 600.0), 60.0
     return made
 
 
@@ -69,6 +71,26 @@ async def test_isolation_whose_caller_has_gone_ends_before_the_next_one_begins(
     with suppress(asyncio.CancelledError):
         await second
     assert most == 1
+
+
+async def test_a_text_is_tried_though_its_request_has_no_time_left(
+    deployment: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float | None] = []
+
+    def isolated(args: dict[str, Any], name: str, batch: TokenBatch, stop: threading.Event) -> VectorBatch:
+        left.extend(request.remaining_s for request in batch.requests)
+        return VectorBatch("f", np.zeros(0, dtype=np.float32), offsets_of([]), np.zeros(0, dtype=np.int32))
+
+    monkeypatch.setattr(encoder, "encode_isolated", isolated)
+    now_s = time.monotonic()
+    requests = [RequestFacts("r", deadline_s=deadline_s) for deadline_s in (now_s - 1, now_s + 9_000, None)]
+    await deployment.isolate(replace(BATCH, requests=requests))
+    short, long, none = left
+    assert short is not None
+    assert long is not None
+    assert 0 < short <= 60 < long
+    assert none is None
 
 
 async def test_isolations_at_a_replica_are_bounded(deployment: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

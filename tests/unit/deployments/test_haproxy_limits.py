@@ -39,6 +39,8 @@ class Replica(BaseHTTPRequestHandler):
         if self.path == "/late":
             threading.Event().wait(3)
         body = b"x" * LARGE_BYTES if self.path == "/large" else b"answered"
+        if self.path == "/whose":
+            body = json.dumps(self.headers.get_all("x-forwarded-for")).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -171,6 +173,14 @@ def test_its_socket_is_its_users_own_and_still_hands_over_to_the_next_one(front:
     wait_for(replaced)
     assert front.answers()
     assert statuses == {200}
+
+
+def test_the_replica_learns_whose_a_request_is_from_nobody_but_haproxy(front: Front) -> None:
+    front.start()
+    wait_for(front.answers)
+    said = [("X-Forwarded-For", "192.0.2.7"), ("x-forwarded-for", "192.0.2.8")]
+    answer = httpx.get(f"http://127.0.0.1:{front.port}/whose", headers=said, timeout=20)
+    assert answer.json() == ["127.0.0.1"]
 
 
 def test_headers_that_stall_are_cut_off_while_others_are_answered(hasty: Front) -> None:

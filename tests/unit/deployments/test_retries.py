@@ -168,6 +168,68 @@ async def test_what_cannot_be_tried_alone_is_told_as_it_was_said(placements: Pla
     assert len(handle.responses) == 2
 
 
+class _Trial:
+    """An isolation that takes as long as it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.end = asyncio.Event(), asyncio.Event()
+        self.learnt: list[tuple[str, str]] = []
+        self.concluded = asyncio.Event()
+
+    async def isolate(self, message: str) -> str:
+        self.begun.set()
+        await self.end.wait()
+        return "a verdict"
+
+    def learn(self, message: str, answer: str) -> None:
+        self.learnt.append((message, answer))
+        self.concluded.set()
+
+
+async def test_a_verdict_is_found_and_kept_though_all_callers_have_left(placements: Placements) -> None:
+    trial = _Trial()
+    carrier = _carrier(_Handle(placements, _lost(), _lost()), isolate=trial.isolate, learn=trial.learn)
+    task = asyncio.create_task(carrier.send("deadly"))
+    await trial.begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    trial.end.set()
+    async with asyncio.timeout(30):
+        await trial.concluded.wait()
+    assert trial.learnt == [("deadly", "a verdict")]
+
+
+async def test_a_verdict_is_found_and_kept_though_it_takes_longer_than_the_message_has(placements: Placements) -> None:
+    trial = _Trial()
+    handle = _Handle(placements, _lost(), _lost())
+    with pytest.raises(DeadlineExceeded):
+        await _carrier(handle, limit_s=0.05, isolate=trial.isolate, learn=trial.learn).send("deadly")
+    trial.end.set()
+    async with asyncio.timeout(30):
+        await trial.concluded.wait()
+    assert trial.learnt == [("deadly", "a verdict")]
+
+
+async def test_a_message_that_one_replica_died_with_is_tried_alone_at_once_when_its_callers_have_left(
+    placements: Placements,
+) -> None:
+    trial = _Trial()
+    trial.end.set()
+    handle = _Handle(placements, _lost(), _HANG)
+    task = asyncio.create_task(_carrier(handle, isolate=trial.isolate, learn=trial.learn).send("deadly"))
+    async with asyncio.timeout(30):
+        while len(handle.responses) < 2:  # noqa: ASYNC110  # nothing tells of a response
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(30):
+        await trial.concluded.wait()
+    # The second replica's call is given up with its callers: it must not have to die for the verdict.
+    assert handle.responses[1].cancelled
+    assert trial.learnt == [("deadly", "a verdict")]
+
+
 async def test_isolations_are_bounded_and_what_cannot_be_tried_alone_meets_no_further_replica(
     placements: Placements,
 ) -> None:
