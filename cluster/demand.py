@@ -40,14 +40,10 @@ def _around(texts: TextBatch, model: ModelDescription) -> tuple[Int64, Int64]:
     known = np.asarray(
         [model.special_tokens if options.pair is None else model.pair_tokens for options in texts.options]
     )[owner]
-    before = np.asarray([len(_first_text(options)) for options in texts.options])[owner]
+    before = np.asarray([options.characters_before for options in texts.options])[owner]
     # Nothing is set around ids, and no prompt before them.
     sizes = texts.sizes
     return np.where(sizes.characters > 0, known, 0), np.where(sizes.ids == 0, before, 0)
-
-
-def _first_text(options: TextOptions) -> str:
-    return options.prompt if options.pair is None else options.pair.query + (options.pair.instruction or "")
 
 
 def _most_tokens(admission: Admission, name: str, options: TextOptions, model: ModelDescription) -> int:
@@ -57,5 +53,5 @@ def _most_tokens(admission: Admission, name: str, options: TextOptions, model: M
     own = options.content_tokens if pair is None else pair.document_tokens
     caps = [model.max_tokens, None if pair is None else pair.max_tokens]
     if own is not None:
-        caps.append(own + around + admission.estimate_tokens(name, len(_first_text(options))))
+        caps.append(own + around + admission.estimate_tokens(name, options.characters_before))
     return min(cap for cap in caps if cap is not None)

@@ -16,6 +16,7 @@ from functools import partial
 from cluster.calls import Input
 from cluster.config import Limits
 from cluster.errors import Overloaded
+from cluster.input_sizes import sizes_of
 from cluster.offload import Offload
 from cluster.texts import tokenizing_s
 from cluster.tokenization import ShownTokens, Tokenizer
@@ -42,11 +43,12 @@ class ShowingThreads:
     ) -> ShownTokens:
         """See ``Tokenizer.shown``."""
         work = partial(self._tokenizer.shown, model, content, add_special, parse_special, with_pieces=with_pieces)
-        return await self._offload.run(tokenizing_s(1, len(content)), work)
+        # A list has texts of any length in it.
+        return await self._offload.run(tokenizing_s([content], sizes_of([content]).weight), work)
 
     async def text(self, model: str, ids: Int32) -> str:
         """See ``Tokenizer.text``."""
-        return await self._offload.run(tokenizing_s(1, len(ids)), self._tokenizer.text, model, ids)
+        return await self._offload.run(tokenizing_s([ids], len(ids)), self._tokenizer.text, model, ids)
 
     def close(self) -> None:
         """Take no more calls, and drop those whose turn has not come."""

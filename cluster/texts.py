@@ -28,6 +28,13 @@ class TextOptions:
     content_tokens: int | None = None
     pair: Pair | None = None
 
+    @property
+    def characters_before(self) -> int:
+        """Of what is tokenized before each text: the prompt, or a pair's first text and its instruction."""
+        if self.pair is None:
+            return len(self.prompt)
+        return len(self.pair.query) + len(self.pair.instruction or "")
+
 
 @dataclass(slots=True)
 class TextBatch:
@@ -57,10 +64,10 @@ class TextBatch:
 
     @property
     def weight(self) -> int:
-        """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
+        """Characters and ids in all, a cheap stand-in for the work; each item has what stands before it too."""
         own = self.sizes.weight
-        firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
-        return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
+        before = [options.characters_before for options in self.options]
+        return own + sum(before[owner] for owner in self.owner) if any(before) else own
 
     def part(self, begin: int, end: int) -> TextBatch:
         """The items ``[begin, end)``."""
@@ -69,8 +76,7 @@ class TextBatch:
     @property
     def cost_s(self) -> float:
         """CPU time that tokenizing them takes, about."""
-        parts = sum(len(item) for item in self.inputs if isinstance(item, list) and str in set(map(type, item)))
-        return tokenizing_s(len(self.inputs) + parts, self.weight)
+        return tokenizing_s(self.inputs, self.weight)
 
     @staticmethod
     def concatenate(batches: Sequence[TextBatch]) -> TextBatch:
@@ -88,6 +94,7 @@ class TextBatch:
         return joined
 
 
-def tokenizing_s(texts: int, characters: int) -> float:
-    """CPU time that tokenizing texts of so many characters together takes, about."""
-    return 1e-5 * texts + 2.5e-7 * characters
+def tokenizing_s(inputs: Sequence[Input], weight: int) -> float:
+    """CPU time that tokenizing inputs of so many characters and ids together takes, about."""
+    parts = sum(len(item) for item in inputs if isinstance(item, list) and str in set(map(type, item)))
+    return 1e-5 * (len(inputs) + parts) + 2.5e-7 * weight

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from cluster.calls import Input
 from cluster.config import Limits, ModelConfig
 from cluster.engine.fake import FakeVocabulary, fake_facts
 from cluster.errors import Overloaded
@@ -26,9 +28,11 @@ class _Gated(FakeVocabulary):
         self.may = threading.Event()
         self.begun = threading.Semaphore(0)
         self.texts: list[str] = []
+        self.told: Callable[[], None] = lambda: None
 
     def tokenize(self, text: str, parse_special: bool = False) -> Int32:
         self.texts.append(text)
+        self.told()
         self.begun.release()
         self.may.wait()
         return super().tokenize(text, parse_special)
@@ -53,6 +57,17 @@ async def test_a_call_that_is_left_before_its_turn_is_never_made() -> None:
     threads.close()
     assert sorted(vocabulary.texts) == [LONG + str(n) for n in (0, 1, 3)]
     assert [len(each.ids) for each in shown] == [LONG_TOKENS] * 3
+
+
+@pytest.mark.parametrize("content", [LONG, [LONG], [5, LONG], ["to"] * 1_000])
+async def test_long_contents_leave_the_event_loop_alone_in_every_form(content: Input) -> None:
+    threads, used = _threads(vocabulary := _Gated()), set[int]()
+    vocabulary.may.set()
+    vocabulary.told = lambda: used.add(threading.get_ident())
+    await threads.tokens("m", content, False, False, False)
+    threads.close()
+    assert used
+    assert threading.get_ident() not in used
 
 
 async def test_what_has_not_begun_when_it_is_closed_fails() -> None:
