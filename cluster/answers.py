@@ -41,6 +41,20 @@ def printed_bytes(options: AnswerOptions, items: int, rows: int, width: int) -> 
     return rows * width * _PRINTED_BYTES[options.output_type] + items * _MEMBERS_BYTES
 
 
+def check_printed(size_bytes: int, limits: Limits, param: str) -> None:
+    """Check the size of an answer that has one form only.
+
+    Raises:
+        PayloadTooLarge: it is above the limit.
+    """
+    if size_bytes > limits.max_answer_bytes:
+        raise PayloadTooLarge(
+            f"the answer would have about {size_bytes} bytes and the limit is {limits.max_answer_bytes} "
+            "(limits.max_answer_bytes); send less at once",
+            param,
+        )
+
+
 def check_answer(options: AnswerOptions, items: int, rows: int, width: int, limits: Limits, param: str) -> int:
     """Return the bytes that an answer needs in memory: its numbers, and what they are printed as.
 

@@ -11,6 +11,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cluster.answers import check_printed
 from cluster.api import llama_server, openai
 from cluster.api.connection import CLIENT_CLOSED_REQUEST, while_connected
 from cluster.api.errors import unexpected_body
@@ -45,6 +47,9 @@ logger = logging.getLogger("poolhouse")
 # CPU time of what stands around one item's numbers, and of one token id, piece or character that is only shown.
 _FORMATTED_ITEM_S = 2e-6
 _SHOWN_S = 2.5e-7
+
+# What is printed of one token id, and of one with its piece.
+_ID_BYTES, _PIECE_BYTES = 7, 32
 
 
 def create_application(pipeline: Pipeline, check_ready: Callable[[], Awaitable[None]]) -> FastAPI:
@@ -154,19 +159,31 @@ class _Paths:
         call, unknown = await self._bodies.parse(request, llama_server.parse_tokenize)
         permitted_model(context.key, self._pipeline.router, call.model)
         shown = await self._pipeline.tokens(call, context.request_id, request.headers.get("traceparent"))
-        return await self._show(len(shown.ids), unknown, llama_server.format_tokenize, shown, call.with_pieces)
+        form = partial(llama_server.format_tokenize, shown, call.with_pieces)
+        size_bytes = len(shown.ids) * (_PIECE_BYTES if call.with_pieces else _ID_BYTES)
+        return await self._show(len(shown.ids), size_bytes, unknown, form, "content")
 
     async def detokenize(self, request: Request, context: RequestContext) -> Response:
         call, unknown = await self._bodies.parse(request, llama_server.parse_detokenize)
         permitted_model(context.key, self._pipeline.router, call.model)
         text = await self._pipeline.text(call, context.request_id, request.headers.get("traceparent"))
-        return await self._show(len(text), unknown, llama_server.format_detokenize, text)
+        return await self._show(len(text), len(text), unknown, partial(llama_server.format_detokenize, text), "tokens")
 
-    async def _show(self, size: int, unknown: list[str], form: Callable[..., bytes], *shown: object) -> Response:
-        """Print so many token ids, pieces or characters, and count the answer until it has been read."""
+    async def _show(
+        self, size: int, size_bytes: int, unknown: list[str], form: Callable[[], bytes], param: str
+    ) -> Response:
+        """Print so many token ids, pieces or characters, and count the answer until it has been read.
+
+        Args:
+            size_bytes: of what is printed, about.
+        """
+        limits = self._pipeline.config.limits
+        check_printed(size_bytes, limits, param)
         room = self._answers.room()
         try:
-            content = await self._offload.run(_SHOWN_S * size, form, *shown)
+            room.take(size_bytes)
+            content = await self._offload.run(_SHOWN_S * size, form)
+            check_printed(len(content), limits, param)
             room.take(len(content))
             return room.respond([content], ignored_fields_header(unknown), "application/json")
         except BaseException:

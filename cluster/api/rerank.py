@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cluster.answers import check_printed
 from cluster.api import cohere, jina, tei, vllm
 from cluster.api.headers import ignored_fields_header, score_headers
 from cluster.api.keys import ApiKey, check_items, permitted_model
@@ -108,8 +109,8 @@ class RerankPaths:
         call.model = self._permitted(call.model, call.strategy, context.key)
         check_items(context.key, len(call.documents), call.param)
         returned = sum(map(len, call.documents)) if parsed.return_documents else 0
-        answer = self._reranking.rerank(call, context.request_id, trace)
-        return await self._respond(answer, form, parsed.ignored, len(call.documents), 1, returned)
+        answering = partial(self._reranking.rerank, call, context.request_id, trace)
+        return await self._respond(answering, form, parsed.ignored, len(call.documents), 1, returned, call.param)
 
     async def _label(
         self,
@@ -121,23 +122,27 @@ class RerankPaths:
     ) -> Response:
         call.model = self._permitted(call.model, Strategy.CROSS_ENCODER, context.key)
         check_items(context.key, len(call.inputs), call.param)
-        answer = self._reranking.classify(call, context.request_id, request.headers.get("traceparent"))
-        return await self._respond(answer, form, ignored, len(call.inputs), self._reranking.labels(call.model), 0)
+        answering = partial(self._reranking.classify, call, context.request_id, request.headers.get("traceparent"))
+        labels = self._reranking.labels(call.model)
+        return await self._respond(answering, form, ignored, len(call.inputs), labels, 0, call.param)
 
     async def _respond(
         self,
-        answering: Awaitable[Answer],
+        answering: Callable[[], Awaitable[Answer]],
         form: Callable[[Answer], list[Piece]],
         ignored: list[str],
         items: int,
         values: int,
         characters: int,
+        param: str,
     ) -> Response:
         """Await an answer of so many items and values in each, and print it with so many characters of the request's own."""
+        size_bytes = items * (_ITEM_BYTES + values * _VALUE_BYTES) + characters
+        check_printed(size_bytes, self._reranking.config.limits, param)
         room = self._answers.room()
         try:
-            room.take(items * (_ITEM_BYTES + values * _VALUE_BYTES) + characters)
-            answer = await answering
+            room.take(size_bytes)
+            answer = await answering()
             cost_s = items * (_ITEM_S + values * _VALUE_S) + characters * _CHARACTER_S
             pieces = await self._offload.run(cost_s, form, answer)
             headers = {**score_headers(answer), **ignored_fields_header(ignored)}

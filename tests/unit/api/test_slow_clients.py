@@ -268,3 +268,26 @@ async def test_work_of_clients_that_leave_does_not_pile_up() -> None:
             assert good.status_code == 200
             end.set()
     assert running < 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/rerank", {"query": "q", "documents": ["a"] * 3_000}, "documents"),
+        ("/rerank", {"query": "q", "texts": ["a " * 30_000] * 4, "return_text": True}, "texts"),
+        ("/score", {"text_1": "q", "text_2": ["a"] * 3_000}, "text_2"),
+        ("/classify", {"input": ["a"] * 3_000}, "input"),
+        ("/tokenize", {"content": "a " * 20_000}, "content"),
+        ("/tokenize", {"content": "a " * 5_000, "with_pieces": True}, "content"),
+        ("/detokenize", {"tokens": [5] * 100_000}, "tokens"),
+    ],
+)
+async def test_an_answer_that_could_never_be_written_is_refused_for_good(
+    path: str, body: dict[str, Any], param: str
+) -> None:
+    with local_pipeline(fake_config(limits={"max_answer_bytes": 100_000})) as local:
+        async with http_client(local) as client:
+            response = await client.post(path, json=body)
+    assert response.status_code == 413
+    assert "limit is 100000 (limits.max_answer_bytes)" in response.text
+    assert "texts" in body or response.json()["error"]["param"] == param
