@@ -89,7 +89,7 @@ def _end(idle: list[_Parser], offload: Offload) -> None:
 
 
 def _parse(idle: list[_Parser], parts: list[bytes], task: tuple[Any, ...]) -> Any:
-    parser = idle.pop() if idle else _Parser()
+    parser = _idle_one(idle) or _Parser()
     try:
         answer = parser.ask(parts, task)
     except (OSError, EOFError) as error:
@@ -107,6 +107,18 @@ def _parse(idle: list[_Parser], parts: list[bytes], task: tuple[Any, ...]) -> An
     return unpacked(answer)
 
 
+def _idle_one(idle: list[_Parser]) -> _Parser | None:
+    # Another thread may take the last one at any time, and a process may have been killed since its last body.
+    while True:
+        try:
+            parser = idle.pop()
+        except IndexError:
+            return None
+        if parser.runs:
+            return parser
+        parser.close()
+
+
 class _Parser:
     """One process, and this end of its socket."""
 
@@ -120,6 +132,11 @@ class _Parser:
                 # Its arithmetic is none; threads of a library would only take memory.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def ask(self, parts: Sequence[bytes], task: tuple[Any, ...]) -> Any:
         """Send a body and what to do with it, and return the packed answer or an error.

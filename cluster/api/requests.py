@@ -54,7 +54,7 @@ def error_response(error: PoolhouseError, request_id: str, printer: PrintError =
 class BodyReader:
     """Reads and parses bodies. What is being read or parsed is bounded together: admission sees a request only after that.
 
-    A body that comes in one piece is not counted; the others are with the bytes that have come, whatever they announce.
+    A small body that comes in one piece is not counted; the others are with the bytes that have come, whatever they announce.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -64,7 +64,7 @@ class BodyReader:
 
     @property
     def held_bytes(self) -> int:
-        """What all bodies that came in several pieces have in memory until they are parsed."""
+        """What all bodies that are large, or come in several pieces, have in memory until they are parsed."""
         return self._transfers.held_bytes
 
     async def parse(self, request: Request, parse: Parse[Parsed]) -> Parsed:
@@ -92,6 +92,7 @@ class BodyReader:
             size = sum(map(len, parts))
             if size <= INLINE_BODY_BYTES:
                 return parse_body(b"".join(parts), kind, parse, headers, self._limits)
+            self._transfers.hold(transfer, size)
             letting_go = False
             let_go = partial(self._transfers.close, transfer)
             return await self._parsers.parse(parts, let_go, kind, parse, dict(headers), self._limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,14 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from cluster.api.application import create_application
 from cluster.api.parsing import INLINE_BODY_BYTES, Parsers, packed, unpacked
+from cluster.api.requests import BodyReader
 from cluster.config import Limits
-from cluster.errors import InvalidRequest, PayloadTooLarge, ReplicaLost
+from cluster.errors import InvalidRequest, Overloaded, PayloadTooLarge, ReplicaLost
 from tests.support.heartbeats import Heartbeat
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 from tests.support.servers import served
@@ -68,6 +72,39 @@ async def test_a_process_that_ends_is_replaced() -> None:
     with pytest.raises(ReplicaLost, match="has ended"):
         await _parse(parsers, {"input": 1}, leave)
     assert (await _parse(parsers, {"input": "again"}))[0] == "again"
+
+
+async def test_a_process_that_ended_between_two_bodies_costs_nobody_an_answer() -> None:
+    parsers = Parsers()
+    await _parse(parsers, {"input": "one"})
+    process = parsers._idle[0]._process
+    process.kill()
+    await asyncio.to_thread(process.wait, 30)
+    assert (await _parse(parsers, {"input": "two"}))[0] == "two"
+
+
+async def test_bodies_that_wait_to_be_parsed_are_counted_in_how_many_pieces_they_ever_came() -> None:
+    limits = Limits(max_body_bytes=100_000)
+    bodies, may = BodyReader(limits), threading.Event()
+    raw = orjson.dumps({"input": "a", "user": "p" * 90_000})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    async def one() -> object:
+        return await bodies.parse(Request({"type": "http", "headers": [(b"x", b"y")]}, receive), echo)
+
+    blocked = [asyncio.create_task(bodies._parsers._offload.run(1.0, may.wait, 30)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(one()) for _ in range(10)]
+    results = asyncio.gather(*waiting, return_exceptions=True)
+    while not any(task.done() for task in waiting):
+        await asyncio.sleep(0)
+    assert bodies.held_bytes == 8 * len(raw)
+    may.set()
+    await asyncio.gather(*blocked)
+    assert [type(result) for result in await results] == [tuple] * 8 + [Overloaded] * 2
+    assert bodies.held_bytes == 0
 
 
 async def test_processes_end_with_their_owner() -> None:
