@@ -98,8 +98,7 @@ async def test_bodies_that_wait_to_be_parsed_are_counted_in_how_many_pieces_they
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(one()) for _ in range(10)]
     results = asyncio.gather(*waiting, return_exceptions=True)
-    while not any(task.done() for task in waiting):
-        await asyncio.sleep(0)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert bodies.held_bytes == 8 * len(raw)
     may.set()
     await asyncio.gather(*blocked)
