@@ -20,6 +20,9 @@ Answer = TypeVar("Answer")
 CLIENT: ContextVar[str] = ContextVar("client", default="")
 """Who sent the request that is being answered, as ``RequestFacts.client``."""
 
+ARRIVED_S: ContextVar[float | None] = ContextVar("arrived_s", default=None)
+"""When the last of that request's body came, monotonic: its time limit begins there, since a large body waits to be parsed."""
+
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -34,14 +37,20 @@ async def within_limit(
 ) -> Answer:
     """Run ``attempt`` until it met one version of the model, in a span called ``name``.
 
+    Args:
+        timeout_s: from the arrival of the request's body; from now where nothing says when that was.
+
     Raises:
         DeadlineExceeded: the limit passed.
         Whatever ``attempt`` raises.
     """
-    deadline_s = time.monotonic() + timeout_s
+    arrived_s, now_s = ARRIVED_S.get(), time.monotonic()
+    deadline_s = (now_s if arrived_s is None else arrived_s) + timeout_s
     attributes: dict[str, AttributeValue] = {"poolhouse.request_id": request_id, "poolhouse.items": items}
     try:
-        async with asyncio.timeout(timeout_s):
+        if deadline_s <= now_s:
+            raise TimeoutError
+        async with asyncio.timeout(deadline_s - now_s):
             with TRACING.span(name, trace, attributes, SpanKind.SERVER) as inner:
                 facts = RequestFacts(request_id, deadline_s=deadline_s, trace=inner, client=CLIENT.get())
                 return await until_one_version(lambda: attempt(facts))

@@ -33,7 +33,7 @@ from cluster.api.parsing import Parse
 from cluster.api.requests import BodyReader, Handler, PrintError, RequestContext, error_response, print_error
 from cluster.api.rerank import RerankPaths
 from cluster.api.responses import Answers, Piece, gathered
-from cluster.attempts import CLIENT
+from cluster.attempts import ARRIVED_S, CLIENT
 from cluster.calls import EmbedAnswer, EmbedCall, Encoding
 from cluster.errors import InvalidRequest, MethodNotAllowed, NotFound, PoolhouseError
 from cluster.offload import Offload
@@ -238,6 +238,7 @@ def _guarded(
             response = await answer(request, context)
             status, headers = response.status_code, response.headers
         finally:
+            ARRIVED_S.set(None)
             count_answer(
                 path,
                 status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from cluster.api.errors import error_body
 from cluster.api.keys import ApiKey
 from cluster.api.parsing import INLINE_BODY_BYTES, Parse, Parsed, Parsers, parse_body
 from cluster.api.transfers import Transfer, Transfers
+from cluster.attempts import ARRIVED_S
 from cluster.config import Limits
 from cluster.errors import PayloadTooLarge, PoolhouseError
 
@@ -88,6 +90,7 @@ class BodyReader:
         letting_go = True
         try:
             await self._read(request, transfer, parts)
+            ARRIVED_S.set(time.monotonic())
             kind, headers = request.headers.get("content-type"), request.headers
             size = sum(map(len, parts))
             if size <= INLINE_BODY_BYTES:

@@ -15,9 +15,11 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from cluster.api import application
 from cluster.api.application import create_application
 from cluster.api.parsing import INLINE_BODY_BYTES, Parsers, packed, unpacked
 from cluster.api.requests import BodyReader
+from cluster.attempts import ARRIVED_S
 from cluster.config import Limits
 from cluster.errors import InvalidRequest, Overloaded, PayloadTooLarge, ReplicaLost
 from tests.support.heartbeats import Heartbeat
@@ -94,7 +96,7 @@ async def test_bodies_that_wait_to_be_parsed_are_counted_in_how_many_pieces_they
     async def one() -> object:
         return await bodies.parse(Request({"type": "http", "headers": [(b"x", b"y")]}, receive), echo)
 
-    blocked = [asyncio.create_task(bodies._parsers._offload.run(1.0, may.wait, 30)) for _ in range(2)]
+    blocked = [asyncio.create_task(bodies._parsers._offload.run(0.01, may.wait, 30)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(one()) for _ in range(10)]
     results = asyncio.gather(*waiting, return_exceptions=True)
@@ -104,6 +106,25 @@ async def test_bodies_that_wait_to_be_parsed_are_counted_in_how_many_pieces_they
     await asyncio.gather(*blocked)
     assert [type(result) for result in await results] == [tuple] * 8 + [Overloaded] * 2
     assert bodies.held_bytes == 0
+
+
+async def test_the_time_limit_counts_what_a_body_waits_to_be_parsed() -> None:
+    made: list[BodyReader] = []
+    with local_pipeline(fake_config()) as local, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(application, "BodyReader", lambda limits: made.append(BodyReader(limits)) or made[0])
+        async with http_client(local) as client:
+            may = threading.Event()
+            blocked = [asyncio.create_task(made[0]._parsers._offload.run(0.01, may.wait, 30)) for _ in range(2)]
+            body = {"content": "a", "padding": PAD}
+            late = asyncio.create_task(client.post("/tokenize", json={**body, "timeout_s": 0.01}))
+            while not made[0].held_bytes:
+                await asyncio.wait([late], timeout=0.001)
+            await asyncio.wait([late], timeout=0.02)
+            may.set()
+            await asyncio.gather(*blocked)
+            assert (await late).status_code == 504
+            assert (await client.post("/tokenize", json=body)).status_code == 200
+    assert ARRIVED_S.get() is None
 
 
 async def test_processes_end_with_their_owner() -> None:
