@@ -24,8 +24,8 @@ from cluster.types import Int32
 
 _THREADS = 2
 
-# Shorter calls say more of the hops than of the tokenizer.
-_LEAST_MEASURED_S = 0.01
+# Smaller calls say more of the hops than of the tokenizer.
+_LEAST_MEASURED = 8_192
 
 # The part of a deadline that may be planned with.
 _PLANNED_SHARE = 0.75
@@ -61,7 +61,7 @@ class ShowingAccount:
 
     Attributes:
         waiting: characters and ids that are not yet answered.
-        rate: characters and ids in a second, as last seen; None until a long call has been answered.
+        rate: characters and ids in a second, as last seen; None until a large call has been answered.
     """
 
     limits: Limits
@@ -96,10 +96,15 @@ class ShowingAccount:
         try:
             yield
             elapsed_s = self.clock() - started_s
-            if elapsed_s >= _LEAST_MEASURED_S:
-                self.rate = (ahead + size) / elapsed_s
+            if elapsed_s > 0:
+                self._learn(size, (ahead + size) / elapsed_s)
         finally:
             self.waiting -= size
+
+    def _learn(self, size: int, rate: float) -> None:
+        # A small call that was held up is no sign of slowness; one that was quick is a sign of speed.
+        if size >= _LEAST_MEASURED or (self.rate is not None and rate > self.rate):
+            self.rate = rate
 
     def _wait_s(self, size: int) -> float:
         return 0.0 if self.rate is None else size / self.rate

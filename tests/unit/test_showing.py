@@ -121,8 +121,8 @@ class TestAccount:
             assert account.waiting == 1_000
 
     def test_what_cannot_be_done_in_time_is_refused(self, account: ShowingAccount, now_s: list[float]) -> None:
-        with account.hold(100, None):
-            now_s[0] += 10
+        with account.hold(10_000, None):
+            now_s[0] += 1_000
         assert account.rate == 10.0
         with account.hold(100, 0.5):
             with pytest.raises(Overloaded, match=r"takes about 20.0 s; the request has 10.0 s") as caught:
@@ -131,7 +131,21 @@ class TestAccount:
             with account.hold(100, 30.0):
                 assert account.waiting == 200
 
-    def test_calls_too_short_to_measure_do_not_count(self, account: ShowingAccount, now_s: list[float]) -> None:
-        with account.hold(1, None):
-            now_s[0] += 0.001
+    def test_a_small_call_that_was_held_up_refuses_nobody(self, account: ShowingAccount, now_s: list[float]) -> None:
+        with account.hold(5, None):
+            now_s[0] += 5
         assert account.rate is None
+        with account.hold(400, None), account.hold(400, 10.0):
+            assert account.waiting == 800
+
+    def test_a_small_call_that_was_quick_ends_a_rate_that_is_too_low(
+        self, account: ShowingAccount, now_s: list[float]
+    ) -> None:
+        with account.hold(10_000, None):
+            now_s[0] += 1_000
+        with account.hold(100, None):
+            now_s[0] += 0.1
+        assert account.rate == pytest.approx(1_000)
+        with account.hold(1, None):
+            now_s[0] += 0.1
+        assert account.rate == pytest.approx(1_000)
