@@ -213,23 +213,17 @@ class _Packed:
 _TEXT, _IDS, _PAIR, _OTHER = range(4)
 
 
-def packed(value: Any, limits: Limits) -> Any:
-    """Replace the lists in a parsed call, in its tuples and in its data classes by arrays.
-
-    Raises:
-        PayloadTooLarge: a mixed prompt has more parts than a request may have items.
-    """
+def packed(value: Any) -> Any:
+    """Replace the lists in a parsed call, in its tuples and in its data classes by arrays."""
     if is_dataclass(value) and not isinstance(value, type):
         changed = {
-            field.name: new
-            for field in fields(value)
-            if (new := packed(old := getattr(value, field.name), limits)) is not old
+            field.name: new for field in fields(value) if (new := packed(old := getattr(value, field.name))) is not old
         }
         return replace(value, **changed) if changed else value
     if isinstance(value, tuple):
-        return tuple(packed(member, limits) for member in value)
+        return tuple(packed(member) for member in value)
     if isinstance(value, list):
-        return _ids(value) if _are_ids(value) else _packed_list(value, limits)
+        return _ids(value) if _are_ids(value) else _packed_list(value)
     return value
 
 
@@ -241,7 +235,7 @@ def _ids(value: list[int]) -> Int32:
     return np.asarray(value, dtype=np.int64).astype(np.int32)
 
 
-def _packed_list(items: list[Any], limits: Limits) -> _Packed:
+def _packed_list(items: list[Any]) -> _Packed:
     kinds = np.full(len(items), _OTHER, dtype=np.uint8)
     texts: list[bytes] = []
     ids: list[Int32] = []
@@ -258,12 +252,6 @@ def _packed_list(items: list[Any], limits: Limits) -> _Packed:
             ids.append(_ids(item))
         else:
             others.append(item)
-    parts = sum(len(item) for item in others if isinstance(item, list))
-    if parts > limits.max_items:
-        raise PayloadTooLarge(
-            f"the prompts that mix texts and token ids have {parts} parts and the limit is {limits.max_items}; send texts, or "
-            "token ids alone"
-        )
     return _Packed(
         kinds,
         np.frombuffer(b"".join(texts), dtype=np.uint8),
@@ -311,7 +299,7 @@ def _unpacked_list(value: _Packed) -> list[Any]:
 
 def _answer(raw: memoryview, content_type: str | None, parse: Parse[Any], headers: Any, limits: Limits) -> Any:
     try:
-        return packed(parse_body(raw.tobytes(), content_type, parse, headers, limits), limits)
+        return packed(parse_body(raw.tobytes(), content_type, parse, headers, limits))
     except MemoryError:
         return PayloadTooLarge("the body has more values in it than the server has memory for; send it in parts")
     except PoolhouseError as error:

@@ -21,7 +21,7 @@ from cluster.api.parsing import INLINE_BODY_BYTES, Parsers, packed, unpacked
 from cluster.api.requests import BodyReader
 from cluster.attempts import ARRIVED_S
 from cluster.config import Limits
-from cluster.errors import InvalidRequest, Overloaded, PayloadTooLarge, ReplicaLost
+from cluster.errors import InvalidRequest, Overloaded, ReplicaLost
 from tests.support.heartbeats import Heartbeat
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 from tests.support.servers import served
@@ -138,13 +138,19 @@ async def test_processes_end_with_their_owner() -> None:
 
 def test_pairs_and_nested_lists_survive_packing() -> None:
     value = ("a", [("x", "y"), "z", ("é", "")], [], None, 3)
-    assert unpacked(packed(value, Limits())) == value
+    assert unpacked(packed(value)) == value
 
 
-def test_a_mixed_prompt_has_no_more_parts_than_a_request_may_have_items() -> None:
-    assert packed([["a", 1, "b"]], Limits(max_items=3))
-    with pytest.raises(PayloadTooLarge, match="4 parts and the limit is 3"):
-        packed([["a", 1, "b", 2]], Limits(max_items=3))
+@pytest.mark.parametrize("padding", ["", PAD])
+async def test_a_mixed_prompt_has_no_more_parts_than_a_request_may_have_items_whatever_the_bodys_size(
+    padding: str,
+) -> None:
+    with local_pipeline(fake_config(limits={"max_items": 3})) as local:
+        async with http_client(local) as client:
+            inputs = [["a", 5, "b"], [["a", 5, "b"], "c", [5] * 9], ["a", 5, "b", 6], [["a", 5], ["b", 6]]]
+            answers = [await client.post("/v1/embeddings", json={"input": each, "user": padding}) for each in inputs]
+    assert [answer.status_code for answer in answers] == [200, 200, 413, 413]
+    assert "in 4 parts and the limit is 3" in answers[-1].json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding", "/rerank", "/v2/rerank", "/score", "/classify"])
