@@ -105,12 +105,6 @@ class TokenizeCall:
     with_pieces: bool = False
     timeout_s: float | None = None
 
-    @property
-    def size(self) -> int:
-        """Characters and ids."""
-        parts = [self.content] if isinstance(self.content, str) else self.content
-        return sum(len(part) if isinstance(part, str) else 1 for part in parts)
-
 
 @dataclass(slots=True)
 class DetokenizeCall:

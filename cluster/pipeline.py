@@ -14,6 +14,7 @@ from cluster.attempts import within_limit
 from cluster.calls import AnswerOptions, DetokenizeCall, EmbedAnswer, EmbedCall, OutputType, TokenizeCall
 from cluster.config import PoolhouseConfig
 from cluster.errors import InvalidRequest
+from cluster.input_sizes import sizes_of
 from cluster.item_errors import raise_item_errors
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
@@ -79,7 +80,7 @@ class Pipeline:
             Overloaded: too much of this work waits already.
             DeadlineExceeded: the limit passed.
         """
-        model, size = self.router.resolve(call.model), call.size
+        model, size = self.router.resolve(call.model), sizes_of([call.content]).weight
 
         async def attempt(facts: RequestFacts) -> ShownTokens:
             with self._showing.hold(size, facts.remaining_s):

@@ -307,6 +307,8 @@ def _checked_ids(model: TokenizedModel, ids: Sequence[int | str] | Int32) -> Int
 
 
 def _mixed(model: TokenizedModel, parts: Sequence[int | str] | Int32, options: TextOptions) -> Int32:
+    if isinstance(parts, np.ndarray):
+        return _checked_ids(model, parts)
     pieces: list[Int32] = []
     # Runs of ids are checked in one array: a call for each of a million ids takes seconds.
     for is_text, run in itertools.groupby(parts, key=lambda part: isinstance(part, str)):

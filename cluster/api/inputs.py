@@ -32,7 +32,7 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
         raise InvalidRequest(f"{param} is an empty list; send at least one item", param)
     kinds = set(map(type, value))
     if _is_one_sequence(kinds):
-        return _of_few_parts([_lone(value, param)], param, max_items)
+        return of_few_parts([_lone(value, param)], param, max_items)
     check_limit(value, param, max_items)
     if kinds == {str} and all(value):
         return list(value)
@@ -41,7 +41,7 @@ def parse_inputs(value: Any, param: str, max_items: int) -> list[Input]:
     if len(items) < len(value):
         bad = [index for index, item in enumerate(read) if item is None]
         raise bad_items(bad, lambda index: _fault(value[index], f"{param}[{index}]"), param, len(value))
-    return _of_few_parts(items, param, max_items)
+    return of_few_parts(items, param, max_items)
 
 
 def check_limit(items: Sequence[object], param: str, max_items: int) -> None:
@@ -54,7 +54,7 @@ def check_limit(items: Sequence[object], param: str, max_items: int) -> None:
         raise PayloadTooLarge(f"{param} has {len(items)} items and the limit is {max_items}; send it in parts", param)
 
 
-def _of_few_parts(items: list[Input], param: str, max_items: int) -> list[Input]:
+def of_few_parts(items: list[Input], param: str, max_items: int) -> list[Input]:
     """Return ``items``. Each part of a mixed prompt is tokenized by itself, so that it takes as much work as an item."""
     parts = sum(len(item) for item in items if isinstance(item, list) and str in set(map(type, item)))
     if parts > max_items:

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from cluster.api.body import Fields, describe
-from cluster.api.inputs import is_part
+from cluster.api.inputs import is_part, of_few_parts
 from cluster.api.openai import parse_embeddings, parse_timeout_s
 from cluster.api.responses import Piece
 from cluster.calls import DetokenizeCall, EmbedAnswer, EmbedCall, Input, TokenizeCall
@@ -75,10 +75,11 @@ def parse_tokenize(
 
     Raises:
         InvalidRequest: a field has a wrong type or value.
+        PayloadTooLarge: texts and token ids are mixed in more parts than a request may have items.
     """
     fields = Fields(body)
     call = TokenizeCall(
-        content=_content(fields.raw("content")),
+        content=_content(fields.raw("content"), limits),
         model=fields.text("model"),
         add_special=fields.flag("add_special") or False,
         parse_special=fields.flag("parse_special") is not False,
@@ -88,14 +89,14 @@ def parse_tokenize(
     return call, fields.unknown()
 
 
-def _content(value: Any) -> Input:
+def _content(value: Any, limits: Limits) -> Input:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         for part in value:
             if not is_part(part):
                 raise InvalidRequest(f"content has {describe(part)}; send strings and token ids only", "content")
-        return value
+        return of_few_parts([value], "content", limits.max_items)[0]
     raise InvalidRequest(f"content is {describe(value)}; send a string or a list of strings and token ids", "content")
 
 

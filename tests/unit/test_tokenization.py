@@ -312,7 +312,7 @@ class TestBatches:
             "m", ["a", "b"], [0, 0], [TextOptions(PoolingType.CLS, parse_special=True)], [RequestFacts("other")]
         )
         joined = TextBatch.concatenate([one, other])
-        assert (len(joined), joined.weight, joined.owner) == (3, 3, [0, 1, 1])
+        assert (len(joined), joined.weight, joined.owner) == (3, 3 + len("query: "), [0, 1, 1])
         batch = Tokenizer({"m": _model()}).tokenize(joined)
         assert batch.ids(0).tolist() == [CLS, *_words("query: a"), SEP]
         assert batch.ids(1).tolist() == [CLS, *_words("a"), SEP]

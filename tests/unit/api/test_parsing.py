@@ -208,6 +208,7 @@ def test_no_body_and_no_answer_holds_up_the_event_loop() -> None:
             b'{"input":[' + b",".join([b"[]"] * 2_000_000) + b"]}",
             b'{"input":["' + b"a" * 16_000_000 + b'"]}',
         ],
+        "/tokenize": [b'{"content":[' + b",".join([b"30000"] * 1_500_000) + b"]}"],
         "/rerank": [b'{"query":"a","documents":[' + b",".join(b'"%d"' % i for i in range(20_000)) + b"]}"],
     }
     with local_pipeline(fake_config()) as local:

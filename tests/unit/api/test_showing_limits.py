@@ -95,6 +95,15 @@ async def test_the_limit_of_tokens_holds(path: str, body: dict[str, Any]) -> Non
     assert error["param"] == next(iter(body))
 
 
+async def test_a_content_has_no_more_parts_than_a_request_may_have_items() -> None:
+    with local_pipeline(fake_config(limits={"max_items": 3})) as local:
+        async with http_client(local) as client:
+            contents: list[object] = [["a", 5, "b"], [5] * 4, ["a", 5, "b", 6]]
+            answers = [await client.post("/tokenize", json={"content": content}) for content in contents]
+    assert [answer.status_code for answer in answers] == [200, 200, 413]
+    assert answers[2].json()["error"]["param"] == "content"
+
+
 @pytest.mark.parametrize(("path", "body"), BODIES)
 @pytest.mark.parametrize("timeout_s", [0, -1, "soon", 1e9])
 async def test_a_time_limit_that_is_none_is_refused(
