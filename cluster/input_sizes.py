@@ -33,24 +33,20 @@ class InputSizes:
 
 def sizes_of(inputs: Sequence[Input]) -> InputSizes:
     """Measure inputs: texts, token ids, and mixed ones."""
-    if set(map(type, inputs)) <= {str}:
-        characters = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
-        return InputSizes(characters, np.zeros(len(inputs), dtype=np.int64))
-    pairs = np.asarray([_size_of(item) for item in inputs], dtype=np.int64).reshape(-1, 2)
-    return InputSizes(pairs[:, 0], pairs[:, 1])
-
-
-def _size_of(item: Input) -> tuple[int, int]:
-    if isinstance(item, str):
-        return len(item), 0
-    if isinstance(item, np.ndarray):
-        return 0, len(item)
-    try:
-        # Only numbers have a sum. It is the fastest look at them: a million ids take 8 ms, and their types 30.
-        sum(item)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    else:
-        return 0, len(item)
-    texts = [part for part in item if isinstance(part, str)]
-    return sum(map(len, texts)), len(item) - len(texts)
+    kinds = set(map(type, inputs))
+    lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
+    none = np.zeros(len(inputs), dtype=np.int64)
+    if kinds <= {str}:
+        return InputSizes(lengths, none)
+    if kinds == {np.ndarray}:
+        return InputSizes(none, lengths)
+    characters, ids = [0] * len(inputs), [0] * len(inputs)
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            characters[index] = len(item)
+        elif isinstance(item, np.ndarray):
+            ids[index] = len(item)
+        else:
+            texts = [len(part) for part in item if isinstance(part, str)]
+            characters[index], ids[index] = sum(texts), len(item) - len(texts)
+    return InputSizes(np.asarray(characters, dtype=np.int64), np.asarray(ids, dtype=np.int64))
