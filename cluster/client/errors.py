@@ -20,6 +20,7 @@ from cluster.errors import (
     PayloadTooLarge,
     PermissionDenied,
     PoolhouseError,
+    RequestTimeout,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -46,6 +47,7 @@ _BY_STATUS: dict[int, type[PoolhouseError]] = {
     403: PermissionDenied,
     404: NotFound,
     405: MethodNotAllowed,
+    408: RequestTimeout,
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
     429: Overloaded,

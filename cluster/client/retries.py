@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from cluster.errors import DeadlineExceeded, InvalidRequest
 
-# 502 is how a proxy says that its connection to the server was lost. No 4xx but 429 can succeed when sent again.
-RETRIED_STATUSES = frozenset({429, 502, 503})
+# 502 is how a proxy says that its connection to the server was lost, 408 that a body came too slowly, perhaps while others needed
+# its room. No other 4xx but 429 can succeed when sent again.
+RETRIED_STATUSES = frozenset({408, 429, 502, 503})
 
 _LEAST_TIMEOUT_S = 0.001
 _MOST_TIMEOUT_S = 86_400.0

@@ -19,6 +19,7 @@ from cluster.errors import (
     Overloaded,
     PayloadTooLarge,
     PoolhouseError,
+    RequestTimeout,
 )
 
 SERVER_ERRORS = [
@@ -48,6 +49,7 @@ class TestErrorOf:
         [
             (400, InvalidRequest),
             (404, NotFound),
+            (408, RequestTimeout),
             (413, PayloadTooLarge),
             (418, InvalidRequest),
             (429, Overloaded),

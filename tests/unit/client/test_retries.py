@@ -25,6 +25,7 @@ from cluster.errors import (
     PoisonousInput,
     PoolhouseError,
     ReplicaLost,
+    RequestTimeout,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -40,6 +41,8 @@ PASSING: list[Fault] = [
     answer(Overloaded("the queue is full")),
     answer(NotReady("still starting")),
     answer(ReplicaLost("a replica died")),
+    answer(RequestTimeout("the body stalled while others needed its room")),
+    httpx.Response(408, text="<html>Request Timeout</html>"),
     httpx.Response(502, text="<html>Bad Gateway</html>"),
     httpx.Response(503),
     httpx.ConnectError("connection refused"),
