@@ -16,9 +16,9 @@ from cluster.types import Int64, ModelDescription, TokenBatch
 def estimate_tokens(admission: Admission, texts: TextBatch, model: ModelDescription) -> int:
     """Return how many tokens will probably be encoded for a request: none of its items has more than may be left of it."""
     known, before = _around(texts, model)
-    caps = [_most_tokens(admission, texts.model, options, model) for options in texts.options]
+    caps = np.asarray([_most_tokens(admission, texts.model, options, model) for options in texts.options])
     return admission.estimate_tokens(
-        texts.model, texts.sizes.characters + before, texts.sizes.ids + known, np.asarray(caps)[texts.owner]
+        texts.model, texts.sizes.characters + before, texts.sizes.ids + known, caps[_owner(texts)]
     )
 
 
@@ -36,7 +36,7 @@ def learn_ratio(admission: Admission, texts: TextBatch, tokens: TokenBatch, mode
 
 def _around(texts: TextBatch, model: ModelDescription) -> tuple[Int64, Int64]:
     """Of each item, int64 ``[n]``: the tokens set around it, and the characters of the prompt or the pair's first text."""
-    owner = np.asarray(texts.owner, dtype=np.int64)
+    owner = _owner(texts)
     known = np.asarray(
         [model.special_tokens if options.pair is None else model.pair_tokens for options in texts.options]
     )[owner]
@@ -44,6 +44,12 @@ def _around(texts: TextBatch, model: ModelDescription) -> tuple[Int64, Int64]:
     # Nothing is set around ids, and no prompt before them.
     sizes = texts.sizes
     return np.where(sizes.characters > 0, known, 0), np.where(sizes.ids == 0, before, 0)
+
+
+def _owner(texts: TextBatch) -> Int64:
+    if len(texts.options) == 1:
+        return np.zeros(len(texts), dtype=np.int64)
+    return np.asarray(texts.owner, dtype=np.int64)
 
 
 def _first_text(options: TextOptions) -> str:

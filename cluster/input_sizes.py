@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -33,9 +34,11 @@ class InputSizes:
 
 def sizes_of(inputs: Sequence[Input]) -> InputSizes:
     """Measure inputs: texts, token ids, and mixed ones."""
-    if set(map(type, inputs)) <= {str}:
-        characters = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
-        return InputSizes(characters, np.zeros(len(inputs), dtype=np.int64))
+    kinds = set(map(type, inputs))
+    if kinds <= {str, np.ndarray}:
+        lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
+        texts = np.fromiter(map(isinstance, inputs, repeat(str)), dtype=np.bool_, count=len(inputs))
+        return InputSizes(np.where(texts, lengths, 0), np.where(texts, 0, lengths))
     pairs = np.asarray([_size_of(item) for item in inputs], dtype=np.int64).reshape(-1, 2)
     return InputSizes(pairs[:, 0], pairs[:, 1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ class TextBatch:
         """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
         own = self.sizes.weight
         firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
-        return own + sum(firsts[owner] for owner in self.owner) if any(firsts) else own
+        return own + sum(firsts[owner] * items for owner, items in Counter(self.owner).items()) if any(firsts) else own
 
     def part(self, begin: int, end: int) -> TextBatch:
         """The items ``[begin, end)``."""
@@ -69,7 +70,9 @@ class TextBatch:
     @property
     def cost_s(self) -> float:
         """CPU time that tokenizing them takes, about."""
-        parts = sum(len(item) for item in self.inputs if isinstance(item, list) and str in set(map(type, item)))
+        parts = 0
+        if list in set(map(type, self.inputs)):
+            parts = sum(len(item) for item in self.inputs if isinstance(item, list) and str in set(map(type, item)))
         return tokenizing_s(len(self.inputs) + parts, self.weight)
 
     @staticmethod
