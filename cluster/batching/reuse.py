@@ -110,23 +110,28 @@ class Reuse:
         keys = _keys_of(tokens)
         kept: dict[int, tuple[Float32, str]] = {}
         borrowed: dict[_Flight, list[int]] = {}
-        own: dict[Key, list[int]] = {}
+        # One dictionary and flat lists: the garbage collector goes through thousands of small ones while requests wait.
+        own: dict[Key, int] = {}
+        firsts: list[int] = []
+        own_items: list[int] = []
+        places: list[int] = []
         for item, key in enumerate(keys):
             found = self.cache.get(key) if self.cache is not None else None
             flight = self._flying.get(key)
             if found is not None:
                 kept[item] = found
-            elif key in own:
-                own[key].append(item)
             # Nobody interactive waits behind bulk work for being equal to it.
-            elif flight is not None and (flight.lane is lane or lane is Lane.BULK):
+            elif key not in own and flight is not None and (flight.lane is lane or lane is Lane.BULK):
                 borrowed.setdefault(flight, []).append(item)
             else:
-                own[key] = [item]
+                if key not in own:
+                    own[key] = len(own)
+                    firsts.append(item)
+                own_items.append(item)
+                places.append(own[key])
         REUSED_ITEMS.labels("cache").inc(len(kept))
         REUSED_ITEMS.labels("equal").inc(len(keys) - len(kept) - len(own))
-        firsts = [items[0] for items in own.values()]
-        mine = self._launch(tokens, firsts, list(own), lane, send) if own else None
+        mine = self._launch(tokens, firsts, own, lane, send) if own else None
         result = await _wait(mine, set(borrowed))
         # One flight may have set many calls free.
         await its_turn()
@@ -134,8 +139,7 @@ class Reuse:
             return result
         picked, again = self._collect_borrowed(borrowed, keys)
         if result is not None:
-            places = [(place, item) for place, items in enumerate(own.values()) for item in items]
-            picked.append(_Picked(result, [place for place, _ in places], [item for _, item in places]))
+            picked.append(_Picked(result, places, own_items))
         if kept:
             picked.append(_Picked(_kept(tokens.fingerprint, list(kept.values())), list(range(len(kept))), list(kept)))
         retried = await send(tokens.select(again)) if again else None
@@ -144,10 +148,10 @@ class Reuse:
         encoded_tokens = sum(source.encoded_tokens for source in (result, retried) if source is not None)
         return self._merge(tokens.fingerprint, picked, encoded_tokens)
 
-    def _launch(self, tokens: TokenBatch, items: list[int], keys: list[Key], lane: Lane, send: Send) -> _Flight:
+    def _launch(self, tokens: TokenBatch, items: list[int], own: dict[Key, int], lane: Lane, send: Send) -> _Flight:
         part = tokens if len(items) == len(tokens) else tokens.select(items)
-        flight = _Flight(asyncio.ensure_future(send(part)), lane, items={key: i for i, key in enumerate(keys)})
-        self._flying.update(dict.fromkeys(keys, flight))
+        flight = _Flight(asyncio.ensure_future(send(part)), lane, items=own)
+        self._flying.update(dict.fromkeys(own, flight))
         flight.task.add_done_callback(lambda task: self._land(flight))
         return flight
 
