@@ -149,6 +149,7 @@ class Stages:
         admission.check(shares, estimate, lane, texts.requests[0].remaining_s)
         with admission.hold(shares, estimate, lane):
             tokens = await self._tokenize(texts, lane)
+            await its_turn()
         learn_ratio(admission, texts, tokens, description)
         await its_turn()
         return tokens

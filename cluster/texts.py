@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,8 +59,8 @@ class TextBatch:
     def weight(self) -> int:
         """Characters and ids in all, a cheap stand-in for the work; each pair has its first text too."""
         own = self.sizes.weight
-        firsts = [len(options.pair.query) if options.pair is not None else 0 for options in self.options]
-        return own + sum(firsts[owner] * items for owner, items in Counter(self.owner).items()) if any(firsts) else own
+        firsts = list(map(len, [options.pair.query if options.pair is not None else "" for options in self.options]))
+        return own + sum(map(firsts.__getitem__, self.owner)) if any(firsts) else own
 
     def part(self, begin: int, end: int) -> TextBatch:
         """The items ``[begin, end)``."""
