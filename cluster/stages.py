@@ -142,6 +142,8 @@ class Stages:
             Overloaded: they could not be encoded within their deadline.
             NotReady: an encoder of their route is still starting.
         """
+        # What made the texts has had its part of this turn.
+        await its_turn()
         admission = self.admission
         shares = self.router.shares(texts.model, texts.options[0].pooling)
         description = self.descriptions[texts.model]

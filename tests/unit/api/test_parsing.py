@@ -16,7 +16,6 @@ from cluster.api.application import create_application
 from cluster.api.parsing import INLINE_BODY_BYTES, Parsers, packed, unpacked
 from cluster.config import Limits
 from cluster.errors import InvalidRequest, PayloadTooLarge, ReplicaLost
-from tests.support.heartbeats import Heartbeat
 from tests.support.pipelines import fake_config, http_client, local_pipeline
 from tests.support.servers import served
 
@@ -130,13 +129,6 @@ async def test_a_text_that_no_model_could_take_is_refused_unread() -> None:
     assert fits.status_code == 200
 
 
-def _longest_s(application: Heartbeat, client: httpx.Client, path: str, body: bytes) -> float:
-    application.reset()
-    client.post(path, content=body)
-    assert application.beats
-    return application.longest_s
-
-
 def _listed(item: bytes, items: int) -> bytes:
     return b"[" + b",".join([item] * items) + b"]"
 
@@ -156,6 +148,6 @@ def test_the_event_loop_reads_no_part_of_a_large_body(body: bytes, monkeypatch: 
 
     monkeypatch.setattr("cluster.api.requests.parse_body", refuse)
     with local_pipeline(fake_config()) as local:
-        application = Heartbeat(create_application(local.pipeline, local.check_ready))
+        application = create_application(local.pipeline, local.check_ready)
         with served(application) as url, httpx.Client(base_url=url, timeout=120) as client:
             assert 400 <= client.post("/v1/embeddings", content=body).status_code < 500
