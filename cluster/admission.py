@@ -115,6 +115,10 @@ class Admission:
         estimate = np.minimum(tokens + np.asarray(characters) / self._characters_per_token[model], most_tokens)
         return math.ceil(float(estimate.sum()))
 
+    def tokens_of(self, model: str, characters: Int64) -> Int64:
+        """Return how many tokens texts of so many characters probably are, int64 ``[n]``."""
+        return np.ceil(characters / self._characters_per_token[model]).astype(np.int64)
+
     def learn_ratio(self, model: str, characters: int, tokens: int) -> None:
         """Note how many tokens a text alone had, uncut and without special tokens.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -34,12 +35,10 @@ class InputSizes:
 def sizes_of(inputs: Sequence[Input]) -> InputSizes:
     """Measure inputs: texts, token ids, and mixed ones."""
     kinds = set(map(type, inputs))
-    lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
-    none = np.zeros(len(inputs), dtype=np.int64)
-    if kinds <= {str}:
-        return InputSizes(lengths, none)
-    if kinds == {np.ndarray}:
-        return InputSizes(none, lengths)
+    if kinds <= {str, np.ndarray}:
+        lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
+        texts = np.fromiter(map(isinstance, inputs, repeat(str)), dtype=np.bool_, count=len(inputs))
+        return InputSizes(np.where(texts, lengths, 0), np.where(texts, 0, lengths))
     characters, ids = [0] * len(inputs), [0] * len(inputs)
     for index, item in enumerate(inputs):
         if isinstance(item, str):
@@ -47,6 +46,6 @@ def sizes_of(inputs: Sequence[Input]) -> InputSizes:
         elif isinstance(item, np.ndarray):
             ids[index] = len(item)
         else:
-            texts = [len(part) for part in item if isinstance(part, str)]
-            characters[index], ids[index] = sum(texts), len(item) - len(texts)
+            own = [len(part) for part in item if isinstance(part, str)]
+            characters[index], ids[index] = sum(own), len(item) - len(own)
     return InputSizes(np.asarray(characters, dtype=np.int64), np.asarray(ids, dtype=np.int64))

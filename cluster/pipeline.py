@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from cluster.answers import check_answer
 from cluster.attempts import within_limit
@@ -16,6 +17,7 @@ from cluster.config import PoolhouseConfig
 from cluster.errors import InvalidRequest
 from cluster.input_sizes import sizes_of
 from cluster.item_errors import raise_item_errors
+from cluster.offload import its_turn
 from cluster.pooler import PieceBatch, PoolerBatch
 from cluster.routing import Router
 from cluster.showing import ShowingAccount
@@ -157,16 +159,18 @@ class Pipeline:
 
         vectors = await self.stages.encode(model, pooling, tokens, lane, finish)
         raise_item_errors(vectors.errors, call.param, len(call.inputs), listed=call.listed)
+        await its_turn()
         finished = [printed[first] for first in sorted(printed)]
         ended_s = time.monotonic()
         timings_s = timings((started_s, ended_s), (tokenize_s, tokenized_s), [vectors.provenance.spans], pooled)
         count_queue(model, pooling, timings_s)
+        await its_turn()
         return EmbedAnswer(
             model=model,
             pooling=pooling,
             fingerprint=tokens.fingerprint,
-            pieces=[piece for part in finished for piece in part.pieces],
-            shapes=[shape for part in finished for shape in part.shapes],
+            pieces=list(chain.from_iterable(part.pieces for part in finished)),
+            shapes=list(chain.from_iterable(part.shapes for part in finished)),
             tokens=tokens.lengths.tolist(),
             cut_tokens=tokens.cut_tokens.tolist(),
             builds=vectors.provenance.used_builds,

@@ -23,6 +23,7 @@ from cluster.config import PoolhouseConfig
 from cluster.demand import estimate_tokens, learn_ratio
 from cluster.errors import PayloadTooLarge
 from cluster.message_sizes import pooler_parts, scorer_parts, text_parts, token_parts
+from cluster.offload import its_turn
 from cluster.pooler import InteractionBatch, PieceBatch, PoolerBatch
 from cluster.quarantine import Quarantine
 from cluster.routing import Router
@@ -141,6 +142,8 @@ class Stages:
             Overloaded: they could not be encoded within their deadline.
             NotReady: an encoder of their route is still starting.
         """
+        # What made the texts has had its part of this turn.
+        await its_turn()
         admission = self.admission
         shares = self.router.shares(texts.model, texts.options[0].pooling)
         description = self.descriptions[texts.model]
@@ -148,13 +151,17 @@ class Stages:
         admission.check(shares, estimate, lane, texts.requests[0].remaining_s)
         with admission.hold(shares, estimate, lane):
             tokens = await self._tokenize(texts, lane)
+            await its_turn()
         learn_ratio(admission, texts, tokens, description)
+        await its_turn()
         return tokens
 
     async def _tokenize(self, texts: TextBatch, lane: Lane) -> TokenBatch:
         with TRACING.span("tokenize", texts.requests[0].trace) as trace:
             if TRACING.on:
                 texts.requests = [replace(request, trace=trace) for request in texts.requests]
+            # Measured for its admission.
+            await its_turn()
             tokens = await self._tokenizers[texts.model].submit(texts, lane)
             return tokens if len(tokens.requests) == 1 else _pick_tokens(tokens, 0, len(tokens))
 
@@ -184,6 +191,7 @@ class Stages:
         """
 
         async def encode_part(first: int, part: TokenBatch) -> VectorBatch:
+            await its_turn()
             if self.reuse is None:
                 vectors = await self._encode_message(model, pooling, part, lane)
             else:
@@ -207,6 +215,7 @@ class Stages:
             # When one part fails, nobody needs the others.
             for task in tasks:
                 task.cancel()
+        await its_turn()
         return VectorBatch.concatenate(parts)
 
     async def _encode_message(self, model: str, pooling: PoolingType, tokens: TokenBatch, lane: Lane) -> VectorBatch:

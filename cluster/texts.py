@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,6 @@ class TextOptions:
     parse_special: bool = False
     content_tokens: int | None = None
     pair: Pair | None = None
-
-    @property
-    def characters_before(self) -> int:
-        """Of what is tokenized before each text: the prompt, or a pair's first text and its instruction."""
-        if self.pair is None:
-            return len(self.prompt)
-        return len(self.pair.query) + len(self.pair.instruction or "")
 
 
 @dataclass(slots=True)
@@ -66,8 +60,11 @@ class TextBatch:
     def weight(self) -> int:
         """Characters and ids in all, a cheap stand-in for the work; each item has what stands before it too."""
         own = self.sizes.weight
-        before = [options.characters_before for options in self.options]
-        return own + sum(before[owner] for owner in self.owner) if any(before) else own
+        # By map and not one by one: an event loop waits for it, and a request may have options for each item.
+        firsts = map(len, [each.prompt if each.pair is None else each.pair.query for each in self.options])
+        more = map(len, ["" if each.pair is None else each.pair.instruction or "" for each in self.options])
+        before = list(map(operator.add, firsts, more))
+        return own + sum(map(before.__getitem__, self.owner)) if any(before) else own
 
     def part(self, begin: int, end: int) -> TextBatch:
         """The items ``[begin, end)``."""

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from cluster.batching.parts import Parts, at_once
+from cluster.offload import its_turn
 from cluster.types import Lane
 
 # Below this, a message of its own costs more than it spreads.
@@ -135,6 +136,7 @@ class Dispatcher(Generic[Work, Result]):
             raise
         # Else the message and its parts hold each other, and all results, until the garbage collector's next full round.
         waiting.message = None
+        await its_turn()
         return result
 
     def _abandon(self, waiting: _Waiting[Work, Result]) -> None:

@@ -134,15 +134,14 @@ def plan_micro_batches(lengths: Int64, budget_tokens: int, max_sequences: int) -
 def split_by_tokens(lengths: Int64, cap_tokens: int, cap_items: int) -> list[tuple[int, int]]:
     """Cut consecutive items into ranges ``[begin, end)`` of at most ``cap_tokens`` and ``cap_items`` (one item at least)."""
     ranges: list[tuple[int, int]] = []
-    begin = 0
-    tokens = 0
-    for item, length in enumerate(lengths.tolist()):
-        if item > begin and (tokens + length > cap_tokens or item - begin >= cap_items):
-            ranges.append((begin, item))
-            begin, tokens = item, 0
-        tokens += length
-    if begin < len(lengths):
-        ranges.append((begin, len(lengths)))
+    ends = np.cumsum(lengths)
+    begin, before = 0, 0
+    # One step for a range, not for an item: an event loop waits for it.
+    while begin < len(lengths):
+        fitting = int(np.searchsorted(ends, before + cap_tokens, side="right"))
+        end = max(begin + 1, min(fitting, begin + cap_items))
+        ranges.append((begin, end))
+        begin, before = end, int(ends[end - 1])
     return ranges
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cluster.offload import its_turn
 from cluster.telemetry.metrics import REUSED_ITEMS
 from cluster.types import Float32, Lane, Provenance, TokenBatch, VectorBatch, offsets_of
 
@@ -29,12 +30,12 @@ _ENTRY_BYTES = 480
 _NOT_NOW = (math.nan, math.nan)
 
 
-class _Found(NamedTuple):
-    """One item's result: float32 ``[rows, width]``, when an engine computed it, and which build."""
+class _Picked(NamedTuple):
+    """Items of a call, and where in a message their results are."""
 
-    rows: Float32
-    span: Sequence[float]
-    build: str
+    result: VectorBatch
+    places: list[int]
+    items: list[int]
 
 
 @dataclass(slots=True, eq=False)
@@ -107,35 +108,50 @@ class Reuse:
             Whatever ``send`` raises for this call's own items.
         """
         keys = _keys_of(tokens)
-        rows: dict[int, _Found] = {}
-        borrowed: dict[int, _Flight] = {}
-        own: dict[Key, list[int]] = {}
+        kept: dict[int, tuple[Float32, str]] = {}
+        borrowed: dict[_Flight, list[int]] = {}
+        # One dictionary and flat lists: the garbage collector goes through thousands of small ones while requests wait.
+        own: dict[Key, int] = {}
+        firsts: list[int] = []
+        own_items: list[int] = []
+        places: list[int] = []
         for item, key in enumerate(keys):
             found = self.cache.get(key) if self.cache is not None else None
             flight = self._flying.get(key)
             if found is not None:
-                rows[item] = _Found(found[0], _NOT_NOW, found[1])
-            elif key in own:
-                own[key].append(item)
+                kept[item] = found
             # Nobody interactive waits behind bulk work for being equal to it.
-            elif flight is not None and (flight.lane is lane or lane is Lane.BULK):
-                borrowed[item] = flight
+            elif key not in own and flight is not None and (flight.lane is lane or lane is Lane.BULK):
+                borrowed.setdefault(flight, []).append(item)
             else:
-                own[key] = [item]
-        REUSED_ITEMS.labels("cache").inc(len(rows))
-        REUSED_ITEMS.labels("equal").inc(len(keys) - len(rows) - len(own))
-        firsts = [items[0] for items in own.values()]
-        mine = self._launch(tokens, firsts, list(own), lane, send) if own else None
-        result = await _wait(mine, set(borrowed.values()))
+                if key not in own:
+                    own[key] = len(own)
+                    firsts.append(item)
+                own_items.append(item)
+                places.append(own[key])
+        REUSED_ITEMS.labels("cache").inc(len(kept))
+        REUSED_ITEMS.labels("equal").inc(len(keys) - len(kept) - len(own))
+        mine = self._launch(tokens, firsts, own, lane, send) if own else None
+        result = await _wait(mine, set(borrowed))
+        # One flight may have set many calls free.
+        await its_turn()
         if result is not None and len(firsts) == len(keys):
             return result
-        again = self._collect_borrowed(borrowed, keys, rows)
-        return await self._merge(tokens, own, result, rows, again, send)
+        picked, again = self._collect_borrowed(borrowed, keys)
+        if result is not None:
+            picked.append(_Picked(result, places, own_items))
+        if kept:
+            picked.append(_Picked(_kept(tokens.fingerprint, list(kept.values())), list(range(len(kept))), list(kept)))
+        retried = await send(tokens.select(again)) if again else None
+        if retried is not None:
+            picked.append(_Picked(retried, list(range(len(again))), again))
+        encoded_tokens = sum(source.encoded_tokens for source in (result, retried) if source is not None)
+        return self._merge(tokens.fingerprint, picked, encoded_tokens)
 
-    def _launch(self, tokens: TokenBatch, items: list[int], keys: list[Key], lane: Lane, send: Send) -> _Flight:
+    def _launch(self, tokens: TokenBatch, items: list[int], own: dict[Key, int], lane: Lane, send: Send) -> _Flight:
         part = tokens if len(items) == len(tokens) else tokens.select(items)
-        flight = _Flight(asyncio.ensure_future(send(part)), lane, items={key: i for i, key in enumerate(keys)})
-        self._flying.update(dict.fromkeys(keys, flight))
+        flight = _Flight(asyncio.ensure_future(send(part)), lane, items=own)
+        self._flying.update(dict.fromkeys(own, flight))
         flight.task.add_done_callback(lambda task: self._land(flight))
         return flight
 
@@ -151,61 +167,46 @@ class Reuse:
                 self.cache.put(key, result.rows(item), result.provenance.build_of(item))
 
     @staticmethod
-    def _collect_borrowed(borrowed: dict[int, _Flight], keys: list[Key], rows: dict[int, _Found]) -> list[int]:
-        """Take the rows that others' flights brought; return the items that must be encoded after all."""
+    def _collect_borrowed(borrowed: dict[_Flight, list[int]], keys: list[Key]) -> tuple[list[_Picked], list[int]]:
+        """Take the results that others' flights brought; return the items that must be encoded after all."""
+        picked: list[_Picked] = []
         again: list[int] = []
-        for item, flight in borrowed.items():
+        for flight, items in borrowed.items():
             task = flight.task
             if task.cancelled() or task.exception() is not None:
-                again.append(item)
+                again.extend(items)
                 continue
-            index = flight.items[keys[item]]
-            # The other call's deadline, for one, is no error of this call.
-            if index in task.result().errors:
-                again.append(item)
-            else:
-                rows[item] = _found(task.result(), index)
-        return again
+            result = task.result()
+            if result.errors:
+                # The other call's deadline, for one, is no error of this call.
+                again.extend(item for item in items if flight.items[keys[item]] in result.errors)
+                items = [item for item in items if flight.items[keys[item]] not in result.errors]
+            picked.append(_Picked(result, [flight.items[keys[item]] for item in items], items))
+        return picked, again
 
     @staticmethod
-    async def _merge(
-        tokens: TokenBatch,
-        own: dict[Key, list[int]],
-        result: VectorBatch | None,
-        rows: dict[int, _Found],
-        again: list[int],
-        send: Send,
-    ) -> VectorBatch:
-        retried = await send(tokens.select(again)) if again else None
-        errors = {}
-        for source, places in ((result, list(own.values())), (retried, [[item] for item in again])):
-            if source is None:
-                continue
-            origins = zip(source.provenance.spans.tolist(), source.provenance.build_names(), strict=True)
-            for index, (items, (span, build)) in enumerate(zip(places, origins, strict=True)):
-                if index in source.errors:
-                    errors.update(dict.fromkeys(items, source.errors[index]))
-                else:
-                    rows.update(dict.fromkeys(items, _Found(source.rows(index), span, build)))
-        found = [rows.get(item, _NOTHING) for item in range(len(tokens))]
-        parts = [each.rows for each in found]
-        sources = [source for source in (result, retried) if source is not None]
-        return VectorBatch(
-            fingerprint=tokens.fingerprint,
-            values=np.concatenate([part.reshape(-1) for part in parts]),
-            offsets=offsets_of([part.size for part in parts]),
-            widths=np.asarray([part.shape[1] for part in parts], dtype=np.int32),
-            errors=errors,
-            encoded_tokens=sum(source.encoded_tokens for source in sources),
-            provenance=Provenance.of_items([each.span for each in found], [each.build for each in found]),
-        )
+    def _merge(fingerprint: str, picked: Sequence[_Picked], encoded_tokens: int) -> VectorBatch:
+        """Put the results of a call's items in order; each item is in one of ``picked``."""
+        order = np.argsort(np.concatenate([np.asarray(items, dtype=np.int64) for _, _, items in picked]))
+        if len(picked) == 1:
+            merged = picked[0].result.select(np.asarray(picked[0].places)[order].tolist())
+        else:
+            # What is not picked of a message may be many times as large, so that it is left out first.
+            parts = [result.select(places) for result, places, _ in picked]
+            merged = VectorBatch.concatenate(parts).select(order.tolist())
+        merged.fingerprint, merged.encoded_tokens = fingerprint, encoded_tokens
+        return merged
 
 
-_NOTHING = _Found(np.zeros((0, 1), dtype=np.float32), _NOT_NOW, "")
-
-
-def _found(result: VectorBatch, item: int) -> _Found:
-    return _Found(result.rows(item), result.provenance.spans[item].tolist(), result.provenance.build_of(item))
+def _kept(fingerprint: str, rows: Sequence[tuple[Float32, str]]) -> VectorBatch:
+    """Results from the cache as a message; no engine has computed them for this call."""
+    return VectorBatch(
+        fingerprint=fingerprint,
+        values=np.concatenate([part.reshape(-1) for part, _ in rows]),
+        offsets=offsets_of([part.size for part, _ in rows]),
+        widths=np.asarray([part.shape[1] for part, _ in rows], dtype=np.int32),
+        provenance=Provenance.of_items([_NOT_NOW] * len(rows), [build for _, build in rows]),
+    )
 
 
 def _keys_of(tokens: TokenBatch) -> list[Key]:

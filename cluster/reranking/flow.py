@@ -12,6 +12,7 @@ from cluster.attempts import within_limit
 from cluster.calls import ClassifyAnswer, ClassifyCall, RerankAnswer, RerankCall, Strategy
 from cluster.config import PoolhouseConfig
 from cluster.errors import EngineError, PoolingUnavailable
+from cluster.offload import its_turn
 from cluster.rerank import best_first
 from cluster.reranking import heads, vectors
 from cluster.stages import Stages
@@ -118,9 +119,11 @@ class Reranking:
             late = route.strategy is Strategy.LATE_INTERACTION
             scored = await vectors.compare(self._stages, route.model, route.pooling, call, request, late=late)
         _check_finite(scored.scores, route.model)
+        await its_turn()
         order = best_first(scored.scores, call.top_n)
         timings_s = scored.phases.timings(started_s, time.monotonic())
         count_queue(route.model, route.pooling, timings_s)
+        await its_turn()
         return RerankAnswer(
             model=route.model,
             strategy=route.strategy,

@@ -107,18 +107,17 @@ class TokenBatch:
     def select(self, items: Sequence[int]) -> TokenBatch:
         """Return a message of some of the items, in the order given."""
         index = np.asarray(items, dtype=np.int64)
-        lengths = self.lengths[index]
-        parts = [self.ids(int(i)) for i in index]
+        places, offsets = _places_of(self.offsets, items)
         return TokenBatch(
             fingerprint=self.fingerprint,
-            token_ids=np.concatenate(parts) if parts else self.token_ids[:0],
-            offsets=offsets_of(lengths),
+            token_ids=self.token_ids[places].copy() if isinstance(places, slice) else self.token_ids[places],
+            offsets=offsets,
             pooling=self.pooling[index],
             second_segment=self.second_segment[index],
             cut_tokens=self.cut_tokens[index],
             owner=self.owner[index],
             requests=self.requests,
-            errors={new: self.errors[int(old)] for new, old in enumerate(index) if int(old) in self.errors},
+            errors=_errors_of(self.errors, items),
         )
 
     def slice(self, begin: int, end: int) -> TokenBatch:
@@ -215,13 +214,14 @@ class VectorBatch:
 
     def select(self, items: Sequence[int]) -> VectorBatch:
         """Return a message of some of the items, in the order given."""
-        parts = [self.values[self.offsets[i] : self.offsets[i + 1]] for i in items]
+        places, offsets = _places_of(self.offsets, items)
         return VectorBatch(
             fingerprint=self.fingerprint,
-            values=np.concatenate(parts) if parts else self.values[:0],
-            offsets=offsets_of([len(part) for part in parts]),
+            # A view would keep the whole message's numbers alive.
+            values=self.values[places].copy() if isinstance(places, slice) else self.values[places],
+            offsets=offsets,
             widths=self.widths[np.asarray(items, dtype=np.int64)],
-            errors={new: self.errors[old] for new, old in enumerate(items) if old in self.errors},
+            errors=_errors_of(self.errors, items),
             encoded_tokens=self.encoded_tokens,
             provenance=self.provenance.select(items),
         )
@@ -274,3 +274,28 @@ def offsets_of(lengths: Sequence[int] | Int64) -> Int64:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def _places_of(offsets: Int64, items: Sequence[int]) -> tuple[slice | Int64, Int64]:
+    """Return where the entries of some items are in a flat array, and the offsets that they have one behind the other.
+
+    Args:
+        offsets: int64 ``[n + 1]`` of all items.
+
+    Returns:
+        A slice where the items follow each other, else int64 ``[total]``; and int64 ``[len(items) + 1]``.
+    """
+    if isinstance(items, range) and items.step == 1 and items:
+        begin, end = offsets[items.start], offsets[items.stop]
+        return slice(int(begin), int(end)), offsets[items.start : items.stop + 1] - begin
+    index = np.asarray(items, dtype=np.int64)
+    firsts, lengths = offsets[index], offsets[index + 1] - offsets[index]
+    chosen = offsets_of(lengths)
+    return np.repeat(firsts - chosen[:-1], lengths) + np.arange(chosen[-1]), chosen
+
+
+def _errors_of(errors: dict[int, PoolhouseError], items: Sequence[int]) -> dict[int, PoolhouseError]:
+    """The errors of some items, by their new places."""
+    if not errors:
+        return {}
+    return {new: errors[int(old)] for new, old in enumerate(items) if int(old) in errors}

@@ -56,7 +56,8 @@ class Provenance:
     @property
     def used_builds(self) -> tuple[str, ...]:
         """The builds that have computed any of the items, in the order of their names."""
-        return tuple(sorted({self.builds[index] for index in np.unique(self.build).tolist() if index >= 0}))
+        counts = np.bincount(self.build + 1, minlength=len(self.builds) + 1)[1:]
+        return tuple(sorted(name for name, count in zip(self.builds, counts.tolist(), strict=True) if count))
 
     def build_names(self) -> list[str]:
         """The build of each item, as ``build_of``."""
