@@ -19,7 +19,8 @@ class Cause(enum.Enum):
 
     Members:
         REPLICA_LOST: the replica's process died, or cannot be reached.
-        GIVEN_UP: the replica gave the call up, as one that is being stopped does, or one whose engine has ended.
+        GIVEN_UP: the replica gave the call up, as one that is being stopped does.
+        ENCODER_LOST: the replica's process lives, but its encoder has ended and gives all work back.
         MESSAGE_TOO_LARGE: the message or its answer is above what the transport carries.
         BUSY: as many calls wait as may wait.
         NOT_DEPLOYED: the deployment failed to start and takes no calls.
@@ -31,6 +32,7 @@ class Cause(enum.Enum):
 
     REPLICA_LOST = "the replica was lost"
     GIVEN_UP = "the replica gave the call up"
+    ENCODER_LOST = "the replica's encoder has ended"
     MESSAGE_TOO_LARGE = "the message or its answer is too large"
     BUSY = "too many calls wait"
     NOT_DEPLOYED = "the deployment failed to start"
@@ -42,17 +44,22 @@ class Cause(enum.Enum):
     @property
     def suspects_replica(self) -> bool:
         """Whether the replica should get nothing more until it answers a probe."""
-        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP)
+        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP, Cause.ENCODER_LOST)
+
+    @property
+    def ends_replica(self) -> bool:
+        """Whether the replica will never work again, although it may answer probes until it has been replaced."""
+        return self is Cause.ENCODER_LOST
 
     @property
     def may_be_the_message(self) -> bool:
-        """Whether the replica's process died, which the message may have brought about."""
-        return self is Cause.REPLICA_LOST
+        """Whether the replica died, or its encoder did, which the message may have brought about."""
+        return self in (Cause.REPLICA_LOST, Cause.ENCODER_LOST)
 
     @property
     def may_pass(self) -> bool:
         """Whether the same call may succeed when it is made again."""
-        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP, Cause.UNEXPLAINED)
+        return self in (Cause.REPLICA_LOST, Cause.GIVEN_UP, Cause.ENCODER_LOST, Cause.UNEXPLAINED)
 
     @property
     def lies_in_the_input(self) -> bool:

@@ -33,7 +33,7 @@ CALL_FAILURES: tuple[type[Exception], ...] = (RayError, RayServeException, grpc.
 # In order: a RayTaskError comes before what Ray itself raises, since Ray makes one that is a subclass of the stage's own error
 # too. Before it comes a stage that says that it is lost.
 _BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], Cause], ...] = (
-    ((ReplicaLost,), Cause.GIVEN_UP),
+    ((ReplicaLost,), Cause.ENCODER_LOST),
     ((RayTaskError, PoolhouseError), Cause.STAGE_ERROR),
     ((BackPressureError,), Cause.BUSY),
     ((DeploymentUnavailableError,), Cause.NOT_DEPLOYED),

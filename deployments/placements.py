@@ -33,6 +33,7 @@ class Placements:
     def __init__(self) -> None:
         self._followed: dict[int, tuple[int, list[Any]]] = {}
         self._suspects: dict[str, Any] = {}
+        self._ended: set[str] = set()
         self._probes: set[asyncio.Task[None]] = set()
 
     def follow(self, message: object) -> list[Any]:
@@ -64,12 +65,16 @@ class Placements:
             return list(replicas)
         return [replica for replica in replicas if replica.replica_id.unique_id not in self._suspects]
 
-    def suspect(self, replica: Any) -> None:
-        """Send ``replica`` nothing more until it answers a probe."""
+    def suspect(self, replica: Any, *, ended: bool = False) -> None:
+        """Send ``replica`` nothing more until it answers a probe, or never again where it has ``ended``, answers or not."""
         name = replica.replica_id.unique_id
+        if ended:
+            self._ended.add(name)
         if name in self._suspects:
             return
-        logger.warning("%s does not answer; it gets no work until it does", replica.replica_id)
+        logger.warning(
+            "%s %s", replica.replica_id, "has ended" if ended else "does not answer; it gets no work until it does"
+        )
         self._suspects[name] = replica
         task = asyncio.get_running_loop().create_task(self._watch(name, replica))
         self._probes.add(task)
@@ -84,12 +89,13 @@ class Placements:
         try:
             for _ in range(_PROBES_BEFORE_FORGOTTEN):
                 await asyncio.sleep(_PROBE_PERIOD_S)
-                if await answers(replica):
+                if await answers(replica) and name not in self._ended:
                     logger.warning("%s answers again", replica.replica_id)
                     break
         finally:
             # Else a probe that fails in a way of its own would leave the replica without work for ever.
             self._suspects.pop(name, None)
+            self._ended.discard(name)
 
 
 def _weight(message: object) -> int:

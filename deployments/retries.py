@@ -217,7 +217,7 @@ class Carrier(Generic[Message, Answer]):
                     failures[cause] += 1
                     logger.warning("%s: a call failed: %s (%s)", self._call.name, cause.value, _first_line(error))
                     if cause.suspects_replica and replicas and not attempts:
-                        placements.suspect(replicas[-1])
+                        placements.suspect(replicas[-1], ended=cause.ends_replica)
                     _raise_if_vain(cause, failures, error, self._most_losses)
                 if until_s is not None and not passage.is_left and time.monotonic() >= until_s:
                     if self._isolate is None or not _deaths(failures):

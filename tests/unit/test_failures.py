@@ -18,10 +18,10 @@ def test_any_other_end_of_a_process_never_does(status: int) -> None:
     assert not cause_of_exit(status).lies_in_the_input
 
 
-def test_only_a_lost_replica_may_have_died_of_its_message() -> None:
-    assert [cause for cause in Cause if cause.may_be_the_message] == [Cause.REPLICA_LOST]
+def test_only_a_lost_replica_or_encoder_may_have_ended_with_its_message() -> None:
+    assert [cause for cause in Cause if cause.may_be_the_message] == [Cause.REPLICA_LOST, Cause.ENCODER_LOST]
 
 
 def test_nobody_is_suspected_where_nothing_says_why() -> None:
     suspecting = {cause for cause in Cause if cause.suspects_replica}
-    assert suspecting == {Cause.REPLICA_LOST, Cause.GIVEN_UP}
+    assert suspecting == {Cause.REPLICA_LOST, Cause.GIVEN_UP, Cause.ENCODER_LOST}

@@ -50,3 +50,28 @@ async def test_its_end_ends_the_probes() -> None:
     noted.close()
     await asyncio.gather(probe, return_exceptions=True)
     assert probe.cancelled()
+
+
+async def test_a_replica_whose_encoder_has_ended_gets_nothing_more_though_it_answers_probes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placements, "_PROBE_PERIOD_S", 0.001)
+    noted = Placements()
+    probed = asyncio.Event()
+
+    class Answering(_Replica):
+        probes = 0
+
+        async def get_queue_len(self, *, deadline_s: float) -> int:
+            self.probes += 1
+            if self.probes == 3:
+                probed.set()
+            return 1
+
+    replica = Answering()
+    noted.suspect(replica, ended=True)
+    async with asyncio.timeout(30):
+        await probed.wait()
+    assert noted.trusted([replica]) == []
+    noted.close()
+    await asyncio.gather(*noted._probes, return_exceptions=True)

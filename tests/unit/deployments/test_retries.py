@@ -153,9 +153,15 @@ async def test_a_message_whose_call_was_cancelled_or_failed_unexplained_is_not_s
 
 
 async def test_what_a_replica_gives_back_since_it_is_lost_goes_to_another(placements: Placements) -> None:
-    handle = _Handle(placements, ReplicaLost("its engine has ended"), ReplicaLost("as well"), "answer")
+    handle = _Handle(placements, ReplicaLost("its engine has ended"), "answer")
     assert await _carrier(handle, isolate=_isolate).send("message") == "answer"
     assert not _trusted(placements, handle)
+
+
+async def test_a_message_that_two_encoders_ended_with_is_isolated(placements: Placements) -> None:
+    handle = _Handle(placements, ReplicaLost("its engine has ended"), ReplicaLost("as well"), "not asked")
+    assert await _carrier(handle, isolate=_isolate).send("message") == "message, alone"
+    assert len(handle.responses) == 2
 
 
 async def test_what_cannot_be_tried_alone_is_told_as_it_was_said(placements: Placements) -> None:
@@ -314,19 +320,6 @@ async def test_a_deployment_that_takes_no_calls_has_lost_no_replica(
         await _carrier(handle).send("message")
     assert len(handle.responses) == 1
     assert _trusted(placements, handle)
-
-
-async def test_work_that_a_broken_replica_gave_back_goes_to_another_and_is_not_held_against_it(
-    placements: Placements,
-) -> None:
-    async def isolate(message: str) -> str:
-        raise AssertionError("no process has died")
-
-    back = [ReplicaLost("the encoder has lost a thread") for _ in range(3)]
-    handle = _Handle(placements, *back, "answer")
-    assert await _carrier(handle, isolate=isolate).send("message") == "answer"
-    replicas = [_Replica(f"replica-{number}", True) for number in range(1, 5)]
-    assert placements.trusted(replicas) == replicas[3:]
 
 
 async def test_what_the_stage_says_of_the_message_is_no_loss(placements: Placements) -> None:
