@@ -303,9 +303,13 @@ def _stalled_uploads(wiring: str) -> Seen:
 
 def _slow_reads(wiring: str) -> Seen:
     seen = Seen()
-    most_growth_mb = 250.0
+    # Answers may hold four times their largest together; the rest is what a process grows by with its work.
+    most_answer_bytes = 32 * 2**20
+    most_growth_mb = 4 * most_answer_bytes / 1e6 + 100.0
     deployments = list(two_of_each(wiring))
-    with running(fake_args(wiring), {}) as cluster:
+    args = fake_args(wiring)
+    args = {**args, "limits": {**args["limits"], "max_answer_bytes": most_answer_bytes}}
+    with running(args, {}) as cluster:
         quiet = asyncio.run(under_load(cluster, 20.0, lambda: None, 5.0))
         slow = asyncio.run(read_slowly(cluster, deployments, 10_000, 500, 32, 20.0, 110.0))
     seen.add(slow.beside, "beside 10,000 answers read slowly")
