@@ -196,10 +196,10 @@ def _read(path: Path) -> _Numbers | None:
             and np.isfinite(values).all()
         )
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged and is made anew: %s", path, error)
+        logger.warning("%s is damaged and is written again: %s", path, error)
         return None
     if not whole:
-        logger.warning("%s is damaged and is made anew: its arrays do not fit together", path)
+        logger.warning("%s is damaged and is written again: its arrays do not fit together", path)
         return None
     return numbers
 

@@ -77,7 +77,7 @@ class _NoChild(Exception):
 
 
 class _Isolation:
-    """Tries items, in a child that is started anew when it has died."""
+    """Tries items, in a child that is started again when it has died."""
 
     def __init__(self, args: dict[str, Any], encoder: str, stop: threading.Event) -> None:
         self._args = args

@@ -74,7 +74,7 @@ def why_not(host: str, port: int) -> str | None:
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        return f"{host} is no address of this machine ({error.strerror})"
+        return f"{host} is not an address of this machine ({error.strerror})"
     faults: list[str] = []
     for family, _, _, _, address in places:
         try:

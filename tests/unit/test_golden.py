@@ -146,7 +146,7 @@ def test_texts_that_were_cut_are_compared_with_texts_cut_alike(tokenizer: Tokeni
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", b"\x93NUMPY", None, "nan", "short"])
-def test_a_damaged_file_is_made_anew_and_said(
+def test_a_damaged_file_is_written_again_and_said(
     tokenizer: Tokenizer, cache: Path, caplog: pytest.LogCaptureFixture, damage: bytes | str | None
 ) -> None:
     _check(tokenizer, pooling_types=(PoolingType.MEAN,))
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_made_anew_and_said(
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     assert _check(tokenizer, pooling_types=(PoolingType.MEAN,)) == []
-    assert "is damaged and is made anew" in caplog.text
+    assert "is damaged and is written again" in caplog.text
     assert path.read_bytes() == whole
     assert _check(tokenizer, _Drifting(vectors_by=0.1), (PoolingType.MEAN,))
 
