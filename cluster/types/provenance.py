@@ -59,11 +59,6 @@ class Provenance:
         counts = np.bincount(self.build + 1, minlength=len(self.builds) + 1)[1:]
         return tuple(sorted(name for name, count in zip(self.builds, counts.tolist(), strict=True) if count))
 
-    def build_names(self) -> list[str]:
-        """The build of each item, as ``build_of``."""
-        names = [*self.builds, ""]
-        return [names[index] for index in self.build.tolist()]
-
     def build_of(self, item: int) -> str:
         """The build that has computed one item; empty where none has."""
         index = int(self.build[item])

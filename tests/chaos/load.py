@@ -50,7 +50,7 @@ class Outcome:
         return sum(count for status, count in self.statuses.items() if status != 200)
 
     def percentile_s(self, status: int, percent: float) -> float:
-        """The time within which so many of the answers of this status came; 0 where there was none."""
+        """The time within which this share of the answers of this status came; 0 where there was none."""
         ordered = sorted(self.seconds.get(status, []))
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
 

@@ -40,7 +40,7 @@ class Tally:
     unexpected: int = 0
 
     def percentile_ms(self, percent: float) -> float:
-        """The time within which so many of the answers came."""
+        """The time within which this share of the answers came."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1e3 if ordered else 0.0
 

@@ -11,7 +11,7 @@ from cluster.engine.llama import machine
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> Iterator[None]:
+def _asked_again() -> Iterator[None]:
     for asked in (machine.build, machine.device):
         asked.cache_clear()
     yield
